@@ -1,0 +1,48 @@
+"""Exit codes of `run.py` and `python -m experiments`, one class each (the README lists them).
+
+0 is success, 1 is a bug (with its traceback), 2 a bad setting; the classes below are the rest.
+"""
+
+from roadmap.errors import UserError
+
+
+class ConfigError(UserError):
+    """A setting with an impossible value, or settings that contradict each other."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A data set that is missing, damaged beyond the allowed share, or of another shape than configured."""
+
+    exit_code = 3
+
+
+class DivergedError(UserError):
+    """The loss stopped being finite; the run is sealed as diverged."""
+
+    exit_code = 4
+
+
+class StorageError(UserError):
+    """The run directory cannot be written or read: no space, no permission, an I/O error, a damaged record."""
+
+    exit_code = 5
+
+
+class ClaimedError(UserError):
+    """Another live process owns this run."""
+
+    exit_code = 6
+
+
+class MissingExtraError(UserError):
+    """An optional dependency is not installed; the message says what to install."""
+
+    exit_code = 7
+
+
+class InterruptedRun(UserError):
+    """A signal asked the run to stop; it wrote a checkpoint and the same command continues it."""
+
+    exit_code = 75

@@ -1,0 +1,59 @@
+"""The road from ResNet-50 to ConvNeXt ("A ConvNet for the 2020s", arXiv 2201.03545) as one configurable network.
+
+A design is a set of changes applied to ResNet-50; a step of the ladder is one such set. Importing this package is light:
+torch is imported when a network is first built.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from roadmap.complexity import Complexity, complexity_of
+    from roadmap.design import Design
+    from roadmap.errors import DesignError, UserError
+    from roadmap.network import build
+    from roadmap.resolve import design_for, label_of, set_of, step_at
+    from roadmap.steps import STEPS, Step
+
+_HOMES = {
+    "STEPS": "steps",
+    "Complexity": "complexity",
+    "Design": "design",
+    "DesignError": "errors",
+    "Step": "steps",
+    "UserError": "errors",
+    "build": "network",
+    "complexity_of": "complexity",
+    "design_for": "resolve",
+    "label_of": "resolve",
+    "set_of": "resolve",
+    "step_at": "resolve",
+}
+
+__all__ = [
+    "STEPS",
+    "Complexity",
+    "Design",
+    "DesignError",
+    "Step",
+    "UserError",
+    "build",
+    "complexity_of",
+    "design_for",
+    "label_of",
+    "set_of",
+    "step_at",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'roadmap' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"roadmap.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,99 @@
+"""The layers of the network, each chosen by a look-up from the plan. All take and return (N, C, H, W)."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from roadmap.plan import Conv
+
+
+class PointwiseConv(nn.Conv2d):
+    """1x1 convolution; a linear layer on the channels-last view where memory is laid out so (faster, same weights)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(x)
+        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+class PatchConv(nn.Conv2d):
+    """Convolution with stride = kernel; a side that does not divide is padded with zeros on the right and bottom."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        stride = self.stride[0]
+        bottom, right = -x.shape[-2] % stride, -x.shape[-1] % stride
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom))
+        return super().forward(x)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over channels at each location; the permutes are views when memory is channels-last.
+
+    Under autocast it keeps the input's type (statistics are in fp32 inside), so that the residual stream stays narrow.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if torch.is_autocast_enabled(x.device.type):
+            weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, weight, bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"bn": nn.BatchNorm2d, "ln": LayerNorm2d}
+ACTS: dict[str, Callable[[], nn.Module]] = {"relu": lambda: nn.ReLU(inplace=True), "gelu": nn.GELU}
+
+
+def make_conv(conv: Conv) -> nn.Conv2d:
+    """The convolution module for a planned convolution."""
+    if conv.kernel == conv.stride > 1:
+        return PatchConv(conv.c_in, conv.c_out, conv.kernel, conv.stride, bias=conv.bias)
+    if conv.kernel == conv.stride == conv.groups == 1:
+        return PointwiseConv(conv.c_in, conv.c_out, 1, bias=conv.bias)
+    padding = conv.kernel // 2
+    return nn.Conv2d(conv.c_in, conv.c_out, conv.kernel, conv.stride, padding, groups=conv.groups, bias=conv.bias)
+
+
+class ConvUnit(nn.Module):
+    """conv -> norm -> act; norm and act only where the plan has them."""
+
+    def __init__(self, conv: Conv, norm: str, act: str) -> None:
+        super().__init__()
+        self.conv = make_conv(conv)
+        self.norm = NORMS[norm](conv.c_out) if conv.norm else nn.Identity()
+        self.act = ACTS[act]() if conv.act else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+
+def drop_path(x: Tensor, rate: float) -> Tensor:
+    """Stochastic depth: zero whole samples of (N, C, H, W) with probability `rate`, scale the others to keep the mean."""
+    keep = 1 - rate
+    return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)
+
+
+def _kaiming(module: nn.Module) -> None:
+    """torchvision's ResNet: He normal by fan-out for convolutions, torch's default for the classifier."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _trunc_normal(module: nn.Module) -> None:
+    """ConvNeXt: truncated normal with deviation 0.02, biases zero."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+INITS: dict[str, Callable[[nn.Module], None]] = {"kaiming": _kaiming, "trunc_normal": _trunc_normal}
