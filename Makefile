@@ -1,0 +1,46 @@
+# The commands of the project. `make help` lists them.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-done
+EXTRAS := test,notebooks,ray,slurm
+WORKERS ?= 2
+# The first of these that runs and is new enough makes the environment; `make setup PYTHON=...` chooses another.
+PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.11 python3.10,$(shell $(p) -c $(NEW_ENOUGH) 2>/dev/null && echo $(p))))
+NEW_ENOUGH := 'import sys, ensurepip; sys.exit(sys.version_info < (3, 10))'
+
+.PHONY: help setup run test check format constraints
+.DEFAULT_GOAL := help
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## */\1\t/p' Makefile | expand -t 12
+
+setup: $(STAMP)  ## create .venv with everything, in the tested versions
+
+run: $(STAMP)  ## train one step of the ladder on a laptop: python run.py +step=kernel_7 (more with ARGS="...")
+	$(PY) run.py +step=kernel_7 $(ARGS)
+
+test: $(STAMP)  ## run all tests but the slow ones (more or fewer with ARGS="...")
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+check: $(STAMP)  ## lint, format and types
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+format: $(STAMP)  ## put the code into its format and apply the linter's safe fixes
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+# An environment that still works is kept and brought up to date; a broken or too old one is made anew.
+$(STAMP): pyproject.toml constraints.txt
+	@if ! $(PY) -c $(NEW_ENOUGH) 2>/dev/null || ! $(PY) -m pip --version >/dev/null 2>&1; then \
+		if [ -z "$(PYTHON)" ]; then echo "setup needs Python 3.10 or newer with venv (Debian: apt install python3-venv), or make setup PYTHON=/path/to/python3" >&2; exit 1; fi; \
+		echo "creating $(VENV) with $(PYTHON)"; \
+		rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); \
+	fi
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+constraints: pyproject.toml  ## (for maintainers, needs uv) add what pyproject.toml newly asks for; ARGS=--upgrade renews all versions
+	uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml --no-header --no-annotate --output-file constraints.txt $(ARGS)
