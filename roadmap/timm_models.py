@@ -1,0 +1,64 @@
+"""Registers every step in every regime with timm: `timm.create_model("roadmap_tiny_kernel_7")` after importing this."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+
+from roadmap.network import RoadmapNet
+from roadmap.regimes import REGIMES
+from roadmap.resolve import design_for
+from roadmap.steps import STEPS
+
+_NAMES = {f"roadmap_{regime}_{step.name}": (regime, step.name) for regime in REGIMES for step in STEPS}
+_DATA = {
+    "input_size": (3, 224, 224),
+    "num_classes": 1000,
+    "pool_size": (7, 7),
+    "crop_pct": 0.875,
+    "interpolation": "bicubic",
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "first_conv": "stem.conv",
+    "classifier": "head.fc",
+}
+
+default_cfgs = generate_default_cfgs({name: {"url": "", **_DATA} for name in _NAMES})
+
+
+def _create(
+    regime: str,
+    step: str,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    drop_path_rate: float = 0.0,
+    **flags: Any,
+) -> RoadmapNet:
+    """Take timm's keyword names: drop_path_rate; anything else is a design flag."""
+    return RoadmapNet(design_for(step, regime, drop_path=drop_path_rate, **flags), num_classes, in_chans)
+
+
+def _entry_point(name: str) -> Callable[..., RoadmapNet]:
+    regime, step = _NAMES[name]
+
+    def create(pretrained: bool = False, **kwargs: Any) -> RoadmapNet:
+        return build_model_with_cfg(
+            _create,
+            name,
+            pretrained,
+            feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+            regime=regime,
+            step=step,
+            **kwargs,
+        )
+
+    create.__name__ = create.__qualname__ = name
+    create.__module__ = __name__
+    create.__doc__ = f"Step {step} of the roadmap in regime {regime}."
+    return create
+
+
+__all__: list[str] = []  # timm's registry adds each name
+for _name in _NAMES:
+    setattr(sys.modules[__name__], _name, register_model(_entry_point(_name)))
