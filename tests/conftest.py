@@ -1,8 +1,8 @@
 """What every test may use: `require`, and the places of things that live outside the tree.
 
-A test that needs a server, a browser, a device or a data set is skipped with a reason where that is missing. Naming the
-need in the environment variable REQUIRE (comma-separated, e.g. `REQUIRE=slurm,ray,browser,fashion_mnist`) turns the skip
-into a failure, so that CI cannot pass by skipping. The markers slurm, ray, browser and gpu check their need by themselves.
+A test that needs a server, a browser, a device or a data set is skipped with a reason where that is missing. Naming
+the need in the environment variable REQUIRE (comma-separated: `REQUIRE=slurm,ray,browser,fashion_mnist`) turns the skip
+into a failure, so that CI cannot pass by skipping. The markers slurm, ray, browser and gpu check their need themselves.
 """
 
 import importlib.util
@@ -15,9 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FASHION_MNIST_FILES = tuple(
-    f"{split}-{part}"
-    for split in ("train", "t10k")
-    for part in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    f"{split}-{part}" for split in ("train", "t10k") for part in ("images-idx3-ubyte", "labels-idx1-ubyte")
 )
 FASHION_MNIST_PLACES = (
     Path("/usr/share/datasets/fashion-mnist"),  # Debian's dataset-fashion-mnist
