@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, require
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -245,3 +245,16 @@ def test_make_setup_without_a_fitting_python_says_so_in_one_line(bare_clone: Pat
     assert first.startswith("setup needs Python 3.10 or newer")
     assert all(line.startswith("make: ***") for line in rest)
     assert not (bare_clone / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    "required, outcome",
+    [("", pytest.skip.Exception), ("ray", pytest.skip.Exception), ("ray, slurm", pytest.fail.Exception)],
+)
+def test_a_missing_need_skips_unless_required(
+    required: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUIRE", required)
+    with pytest.raises(outcome, match="no cluster"):
+        require("slurm", False, "no cluster here")
+    require("slurm", True, "no cluster here")
