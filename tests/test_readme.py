@@ -1,6 +1,7 @@
 """What the README shows is true: its commands compose, its Python runs, its quotations and tables match the code."""
 
 import re
+import shlex
 import subprocess
 import sys
 
@@ -21,19 +22,20 @@ def blocks(language: str) -> list[str]:
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python run.py")]
 
 
+def first_job(command: str) -> list[str]:
+    """The arguments of a command; of a multirun, those of its first job."""
+    words = shlex.split(command, comments=True)[1:]
+    if "-m" not in words:
+        return words
+    return [word if "[" in word else word.split(",")[0] for word in words if word != "-m"]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_compose(command: str) -> None:
-    words = command.replace("'", "").split("#")[0].split()[1:]
-    jobs = [words] if "-m" not in words else sweep(words)
-    for job in jobs:
-        shown = subprocess.run([sys.executable, *job, "--cfg", "job"], cwd=ROOT, capture_output=True, text=True)
-        assert (shown.returncode, shown.stderr) == (0, "")
-        assert "recipe:" in shown.stdout
-
-
-def sweep(words: list[str]) -> list[list[str]]:
-    """The first job of a multirun: the first value of each list."""
-    return [[word.split(",")[0] if "[" not in word else word for word in words if word != "-m"]]
+    arguments = [sys.executable, *first_job(command), "--cfg", "job"]
+    shown = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "recipe:" in shown.stdout
 
 
 @pytest.mark.parametrize("block", blocks("python"))
