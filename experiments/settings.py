@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.errors import ConfigError
-from roadmap import Design
+from experiments.fields import Choice, Each, Pattern, Range, check_fields, ruled
+from roadmap.design import INITS, STEM_STRIDES, Design
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "steps", "constant")
@@ -21,117 +22,160 @@ READERS = ("digits", "idx", "cifar", "folder", "synthetic")
 LOGGERS = ("local", "wandb", "tensorboard")
 COMPILE_MODES = ("none", "blocks", "model")
 
-
-def check_choice(key: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Raise ConfigError unless `value` is one of `allowed`."""
-    if value not in allowed:
-        raise ConfigError(f"{key}={value!r} is not one of: {', '.join(allowed)}")
-
-
-def check_range(key: str, value: float | None, low: float, high: float = float("inf"), *, open_low: bool = False) -> None:
-    """Raise ConfigError unless low <= value <= high (low < value with `open_low`); None passes."""
-    if value is None:
-        return
-    if not (low < value if open_low else low <= value) or not value <= high:
-        bound = f"above {low}" if open_low else f"at least {low}"
-        upper = "" if high == float("inf") else f" and at most {high}"
-        raise ConfigError(f"{key}={value} must be {bound}{upper}")
+SHARE = Range(0, 1)
+BELOW_ONE = Range(0, 1, open_high=True)
+COUNT = Range(1, 10**9)
+NAME = Pattern(r"[A-Za-z0-9_.-]+", "a name of letters, digits, '_', '.' and '-'", ("mine", "other-1"))
+RANDAUGMENT = Pattern(
+    r"rand-m([0-9]|10)(\.\d+)?(-n[1-9]\d?)?(-w0)?(-mstd\d+(\.\d+)?)?(-inc[01])?",
+    "timm's notation: rand-m<0-10>[-n<layers>][-w0][-mstd<spread>][-inc<0 or 1>], or null",
+    ("rand-m9-mstd0.5-inc1", "rand-m5-n2", "rand-m7-inc1"),
+)
+DEVICE = Pattern(r"auto|cpu|mps|cuda(:\d+)?", "one of: auto, cpu, mps, cuda, cuda:<index>", ("auto", "cpu"))
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained (paper, Table 5; torchvision's 90-epoch recipe). Off values: 0, None or "none"."""
 
-    name: str = "enhanced"
+    name: str = ruled("enhanced", NAME)
     # optimisation
-    epochs: int = 300
-    optimizer: str = "adamw"  # one of OPTIMIZERS
-    lr: float = 4e-3  # at an effective batch of `lr_batch`; scaled linearly
-    lr_batch: int = 4096
-    betas: tuple[float, ...] = (0.9, 0.999)  # adamw
-    momentum: float = 0.9  # sgd
-    weight_decay: float = 0.05
+    epochs: int = ruled(300, Range(1, 100_000))
+    optimizer: str = ruled("adamw", Choice(OPTIMIZERS))
+    lr: float | None = ruled(None, Range(0, 1000, open_low=True))  # peak rate; None: base_lr * batch.size / lr_batch
+    base_lr: float = ruled(4e-3, Range(0, 1000, open_low=True))  # peak rate at an effective batch of `lr_batch`
+    lr_batch: int = ruled(4096, COUNT)
+    betas: tuple[float, ...] = ruled((0.9, 0.999), Each(BELOW_ONE, 2))  # adamw
+    momentum: float = ruled(0.9, BELOW_ONE)  # sgd
+    weight_decay: float = ruled(0.05, Range(0, 10))
     decay_all: bool = False  # True: also biases, norms and layer scale
-    schedule: str = "cosine"  # one of SCHEDULES; applied per step
-    warmup_epochs: float = 20.0  # linear from 0, per step
-    min_lr: float = 1e-6  # cosine's end
-    decay_every: int = 30  # epochs between two drops of `steps`
-    decay_factor: float = 0.1
-    clip_grad: float | None = None  # largest gradient norm
-    ema: float | None = None  # decay of the averaged weights, e.g. 0.9999
+    schedule: str = ruled("cosine", Choice(SCHEDULES))  # applied per step
+    warmup_epochs: float = ruled(20.0, Range(0, 100_000))  # linear from 0, per step
+    min_lr: float = ruled(1e-6, Range(0, 1000))  # cosine's end
+    decay_every: int = ruled(30, Range(1, 100_000))  # epochs between two drops of `steps`
+    decay_factor: float = ruled(0.1, Range(0, 1, open_low=True))
+    clip_grad: float | None = ruled(None, Range(0, 1e6, open_low=True))  # largest gradient norm
+    ema: float | None = ruled(None, Range(0, 1, open_low=True, open_high=True))  # decay of averaged weights: 0.9999
     # regularisation
-    label_smoothing: float = 0.1
-    mixup: float = 0.8  # alpha of the beta distribution
-    cutmix: float = 1.0
-    mixup_switch: float = 0.5  # probability of cutmix where both are on
-    randaugment: str | None = "rand-m9-mstd0.5-inc1"  # timm's notation
-    erasing: float = 0.25  # probability, pixel noise
-    drop_path: float = 0.1
-    layer_scale: float | None = 1e-6
-    init: str = "trunc_normal"
+    label_smoothing: float = ruled(0.1, BELOW_ONE)
+    mixup: float = ruled(0.8, Range(0, 100))  # alpha of the beta distribution
+    cutmix: float = ruled(1.0, Range(0, 100))
+    mixup_switch: float = ruled(0.5, SHARE)  # probability of cutmix where both are on
+    randaugment: str | None = ruled("rand-m9-mstd0.5-inc1", RANDAUGMENT)
+    erasing: float = ruled(0.25, SHARE)  # probability, pixel noise
+    drop_path: float = ruled(0.1, BELOW_ONE)
+    layer_scale: float | None = ruled(1e-6, Range(0, 10))
+    init: str = ruled("trunc_normal", Choice(INITS))
     # images
-    crop: str = "resized"  # one of CROPS: random resized crop, shift by up to `crop_pad` pixels, centre only
-    crop_scale: tuple[float, ...] = (0.08, 1.0)
-    crop_pad: int = 4
-    flip: float = 0.5  # probability of a horizontal flip
-    interpolation: str = "bicubic"
-    eval_crop: float = 0.875  # side of the centre crop over side of the resized image: 224 / 256
-    without: tuple[str, ...] = ()  # names of TECHNIQUES to switch off
+    crop: str = ruled("resized", Choice(CROPS))  # random resized crop, shift by up to `crop_pad` pixels, centre only
+    crop_scale: tuple[float, ...] = ruled((0.08, 1.0), Each(Range(0, 1, open_low=True), 2, rising=True))
+    crop_pad: int = ruled(4, Range(1, 1024))
+    flip: float = ruled(0.5, SHARE)  # probability of a horizontal flip
+    interpolation: str = ruled("bicubic", Choice(INTERPOLATIONS))
+    eval_crop: float = ruled(
+        0.875, Range(0, 1, open_low=True)
+    )  # side of the centre crop over the resized side: 224/256
+    without: tuple[str, ...] = ()  # names of experiments.techniques.TECHNIQUES that are switched off
+
+    def __post_init__(self) -> None:
+        check_fields(self, "recipe.")
+        if self.warmup_epochs > self.epochs:
+            raise ConfigError(
+                f"recipe.warmup_epochs={self.warmup_epochs:g} must be at most recipe.epochs={self.epochs}"
+            )
 
 
 @dataclass(frozen=True)
 class Budget:
     """How much of the recipe is paid for; the values are in `conf/overlay/<budget>_<recipe>.yaml`."""
 
-    name: str = "demo"
+    name: str = ruled("demo", NAME)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "budget.")
 
 
 @dataclass(frozen=True)
 class Batch:
     """`size` images make an optimizer step; `micro` images are one forward pass, the unit of BatchNorm and mixup."""
 
-    size: int = 4096
-    micro: int = 128
+    size: int = ruled(4096, Range(1, 2**20))
+    micro: int = ruled(128, Range(1, 2**20))
+
+    def __post_init__(self) -> None:
+        check_fields(self, "batch.")
+        self.accumulation(1)
+
+    def accumulation(self, world_size: int) -> int:
+        """Micro-batches that each of `world_size` ranks computes per optimizer step.
+
+        Raises:
+            ConfigError: `size` is not a multiple of micro * world_size; the message names the nearest sizes that are.
+        """
+        unit = self.micro * world_size
+        if self.size % unit:
+            below, above = self.size // unit * unit, (self.size // unit + 1) * unit
+            nearest = f"{below} or {above}" if below else str(above)
+            ranks = f" x {world_size} processes" if world_size > 1 else ""
+            raise ConfigError(
+                f"batch.size={self.size} is no multiple of batch.micro={self.micro}{ranks}; use {nearest}"
+            )
+        return self.size // unit
 
 
 @dataclass(frozen=True)
 class Data:
     """A data set: how to read it and what it must look like. `root` is recorded, not hashed."""
 
-    name: str = "digits"
-    reader: str = "digits"  # one of READERS
+    name: str = ruled("digits", NAME)
+    reader: str = ruled("digits", Choice(READERS))
     root: str | None = None
     download: bool = False
-    classes: int | None = 10  # None: as many as there are class folders
-    channels: int = 3
-    image_size: int = 32  # default side of the square network input, pixels
-    stem_stride: int = 4  # what the design's stem gets unless typed
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    train_images: int | None = None  # a fixed, stratified subset of the training images; None: all
-    eval_images: int | None = None  # likewise of the evaluation images
-    holdout: float = 0.0  # share of the training images used for evaluation instead of the test set (tuning)
-    damaged_share: float = 0.001  # more unreadable images than this stop the run
+    classes: int | None = ruled(10, Range(2, 10**6))  # None: as many as there are class folders
+    channels: int = ruled(3, Range(1, 64))
+    image_size: int = ruled(32, Range(8, 4096))  # default side of the square network input, pixels
+    stem_stride: int = ruled(4, Choice(STEM_STRIDES))  # what the design's stem gets unless typed
+    mean: tuple[float, ...] = ruled((0.5, 0.5, 0.5), Each(Range(-10, 10)))
+    std: tuple[float, ...] = ruled((0.5, 0.5, 0.5), Each(Range(0, 10, open_low=True)))
+    train_images: int | None = ruled(None, COUNT)  # a fixed, stratified subset of the training images; None: all
+    eval_images: int | None = ruled(None, COUNT)  # likewise of the evaluation images
+    holdout: float = ruled(0.0, Range(0, 0.5))  # share of the training images that replaces the test set (tuning)
+    damaged_share: float = ruled(0.001, SHARE)  # more unreadable images than this stop the run
     checksum: str | None = None  # filled in when the data is opened; part of the run's identity
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data.")
+        for key in ("mean", "std"):
+            if len(getattr(self, key)) != self.channels:
+                values = list(getattr(self, key))
+                raise ConfigError(
+                    f"data.{key}={values} must hold one number per channel (data.channels={self.channels})"
+                )
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """When state is saved besides the end of every epoch."""
 
-    every_steps: int | None = None
+    every_steps: int | None = ruled(None, COUNT)
     background: bool = True  # copy, then write in a thread
+
+    def __post_init__(self) -> None:
+        check_fields(self, "checkpoint.")
 
 
 @dataclass(frozen=True)
 class Logger:
     """Mirrors of the local record, which is always written."""
 
-    name: str = "local"
-    project: str = "convnext-roadmap"
-    entity: str | None = None
-    mode: str = "offline"  # wandb: online | offline | disabled
-    log_every: int = 50  # optimizer steps between two looks at the running loss
+    name: str = ruled("local", Choice(LOGGERS))
+    project: str = ruled("convnext-roadmap", NAME)
+    entity: str | None = ruled(None, NAME)
+    mode: str = ruled("offline", Choice(("online", "offline", "disabled")))  # wandb
+    log_every: int = ruled(50, COUNT)  # optimizer steps between two looks at the running loss
+
+    def __post_init__(self) -> None:
+        check_fields(self, "logger.")
 
 
 @dataclass(frozen=True)
@@ -144,12 +188,12 @@ class Settings:
     budget: Budget
     batch: Batch
     data: Data
-    seed: int
-    image_size: int
-    precision: str
-    step: str | None  # the ladder step this run is at; None off the ladder
-    changes: tuple[str, ...]  # network changes, ladder order
-    label: str  # the step, or a canonical name of the set
+    seed: int = ruled(0, Range(0, 2**32 - 1))
+    image_size: int = ruled(32, Range(8, 4096))
+    precision: str = ruled("fp32", Choice(PRECISIONS))
+    step: str | None = None  # the ladder step this run is at; None off the ladder
+    changes: tuple[str, ...] = ()  # network changes, ladder order
+    label: str = ""  # the step, or a canonical name of the set
     study: str | None = None
     lr: float = 0.0  # peak learning rate after scaling to batch.size
 
@@ -157,13 +201,16 @@ class Settings:
     rerun: bool = False
     retry_failed: bool = False
     deterministic: bool = False
-    compile: str = "none"  # one of COMPILE_MODES
+    compile: str = ruled("none", Choice(COMPILE_MODES))
     grad_checkpointing: bool = False
-    device: str = "auto"
-    threads: int | None = None
-    workers: int = 2
+    device: str = ruled("auto", DEVICE)
+    threads: int | None = ruled(None, Range(1, 1024))
+    workers: int = ruled(2, Range(0, 256))
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     logger: Logger = field(default_factory=Logger)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def replace(self, **changes: Any) -> "Settings":
         """A copy with some fields replaced."""

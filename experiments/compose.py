@@ -1,0 +1,232 @@
+"""From a composed config to `Settings`: everything asked for is checked and resolved before torch is imported."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from experiments.errors import ConfigError
+from experiments.identity import idle_fields
+from experiments.settings import PRECISIONS, Batch, Budget, Checkpoint, Data, Logger, Recipe, Settings
+from experiments.techniques import active, without
+from roadmap.design import FLAGS, Design
+from roadmap.regimes import CONF, regime
+from roadmap.resolve import design_for, label_of, set_of, step_at
+from roadmap.steps import BY_NAME, CHANGES
+
+MISSING = "???"  # how OmegaConf shows a value that nobody set
+LINEAR_BATCHES = (256, 8192)  # between these the learning rate follows the effective batch (Goyal et al., 2017)
+SECTIONS = {
+    "recipe": Recipe,
+    "budget": Budget,
+    "batch": Batch,
+    "data": Data,
+    "checkpoint": Checkpoint,
+    "logger": Logger,
+}
+# Top-level keys that go into `Settings` as they are.
+PLAIN = (
+    "seed image_size runs_dir rerun retry_failed deterministic compile grad_checkpointing device threads workers"
+).split()
+# Names that say which file a group was composed from; typing one would make a record lie about its values.
+GROUP_NAMES = ("recipe", "budget", "data", "logger", "regime")
+# What recipe and data ask of the design: these flags make no step of the ladder.
+ASKS = ("stem_stride", "layer_scale", "init", "drop_path")
+
+
+def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Settings:
+    """Check and resolve a composed config.
+
+    Args:
+        config: the config as plain containers (`OmegaConf.to_container(..., resolve=True)`).
+        overrides: what was typed, as Hydra overrides ("recipe.lr=1e-3"): a typed value without effect is refused.
+
+    Raises:
+        ConfigError, DesignError: one line that names the key and what is allowed.
+    """
+    typed = {override.split("=", 1)[0].lstrip("+~") for override in overrides}
+    _check_whole(config, overrides)
+    _check_group_names(config, typed)
+    _check_fixed_values(config)
+    parts = {name: cls(**config[name]) for name, cls in SECTIONS.items()}
+    recipe = without(parts["recipe"], parts["recipe"].without, typed)
+    _refuse_idle(recipe, config, typed)
+    flags = {key: value for key, value in config["design"].items() if value != MISSING}
+    design, changes = _resolve_design(config, recipe, parts["data"], flags)
+    recipe = dataclasses.replace(recipe, **{key: getattr(design, key) for key in ("layer_scale", "init", "drop_path")})
+    parts["data"] = dataclasses.replace(parts["data"], stem_stride=design.stem_stride)
+    step, label = _place(design, changes, recipe, config["regime"]["name"])
+    plain = {key: config[key] for key in PLAIN}
+    settings = Settings(
+        **{**parts, "recipe": recipe},
+        **plain,
+        design=design,
+        regime=config["regime"]["name"],
+        step=step,
+        changes=changes,
+        label=label,
+        study=config["study"]["name"],
+        lr=_peak_rate(recipe, parts["batch"]),
+    )
+    return settings.replace(precision=_precision(config["precision"], settings.device))
+
+
+def _check_whole(config: Mapping[str, Any], overrides: Iterable[str]) -> None:
+    """Nothing may be taken out of the config or left open in it: a default would stand in silently."""
+    for override in overrides:
+        if override.startswith("~"):
+            raise ConfigError(f"{override}: a key cannot be deleted; set it to another value instead")
+    for name, cls in SECTIONS.items():
+        for item in dataclasses.fields(cls):
+            if config.get(name, {}).get(item.name, MISSING) == MISSING:
+                raise ConfigError(f"{name}.{item.name} is not set: choose a file with {name}=")
+
+
+def _check_group_names(config: Mapping[str, Any], typed: Iterable[str]) -> None:
+    """Each group's name must be that of its file, and recipe and budget must belong together."""
+    for group in GROUP_NAMES:
+        if f"{group}.name" in typed:
+            raise ConfigError(f"{group}.name cannot be set; choose one of the files in conf/{group} with {group}=NAME")
+    budget, recipe = config["budget"]["name"], config["recipe"]["name"]
+    if budget != "paper" and not (CONF / "overlay" / f"{budget}_{recipe}.yaml").is_file():
+        raise ConfigError(
+            f"budget={budget} has no values for recipe={recipe}: "
+            f"write conf/overlay/{budget}_{recipe}.yaml or use budget=paper"
+        )
+
+
+def _check_fixed_values(config: Mapping[str, Any]) -> None:
+    """A regime and the deltas of the steps are what their files say; they are not edited from the command line."""
+    name = config["regime"]["name"]
+    for key, value in regime(name).items():
+        if config["regime"][key] != value:
+            raise ConfigError(f"regime.{key} is fixed by regime={name}; use the design.* keys for another network")
+    changes, step = config["changes"], config["step"]
+    if step is not None and step not in BY_NAME:
+        raise ConfigError(f"step={step} is not one of: {', '.join(BY_NAME)}")
+    expected = BY_NAME[step].changes if step else ()
+    for change in sorted({*changes, *expected}, key=lambda c: CHANGES.index(c) if c in CHANGES else -1):
+        written = (
+            {k: list(v) if isinstance(v, tuple) else v for k, v in BY_NAME[change].delta_in(name).items()}
+            if (change in expected)
+            else None
+        )
+        if changes.get(change) != written:
+            raise ConfigError(
+                f"changes.{change} is set by the step and cannot be edited; use add=[...], drop=[...] or design.*"
+            )
+
+
+def _refuse_idle(recipe: Recipe, config: Mapping[str, Any], typed: Iterable[str]) -> None:
+    """A typed value that something else makes ineffective is an error, not a surprise."""
+    idle = {f"recipe.{key}": reason for key, reason in idle_fields(recipe).items()}
+    if recipe.lr is not None:
+        idle |= dict.fromkeys(("recipe.base_lr", "recipe.lr_batch"), f"recipe.lr={recipe.lr:g}")
+    for key, value in config["design"].items():
+        if value != MISSING:
+            idle[f"data.{key}" if key == "stem_stride" else f"recipe.{key}"] = f"design.{key}={value}"
+    for key in sorted(set(typed) & set(idle)):
+        raise ConfigError(f"{key} has no effect together with {idle[key]}: drop one of them")
+
+
+def _resolve_design(
+    config: Mapping[str, Any], recipe: Recipe, data: Data, flags: Mapping[str, Any]
+) -> tuple[Design, tuple[str, ...]]:
+    """The final design, and its set of changes in ladder order."""
+    name = config["regime"]["name"]
+    changes = set_of(config["step"] or (), config["add"], config["drop"])
+    asks = {
+        "stem_stride": data.stem_stride,
+        "layer_scale": recipe.layer_scale,
+        "init": recipe.init,
+        "drop_path": recipe.drop_path,
+    }
+    design = design_for(changes, name, **{**asks, **flags})
+    if config["match_gmacs"] is not None:
+        raise ConfigError("match_gmacs")
+    return design, _same_set(design, name) or changes
+
+
+def _structure(design: Design) -> dict[str, Any]:
+    return {flag: getattr(design, flag) for flag in FLAGS if flag not in ASKS}
+
+
+def _same_set(design: Design, regime_name: str) -> tuple[str, ...] | None:
+    """The set of changes that gives exactly this structure, if there is one.
+
+    A change spelled as a flag (design.act=gelu) is the same run as the change (add=[gelu]), so both get one record.
+    """
+    chosen: list[str] = []
+    claimed: set[str] = set()
+    start = _structure(design_for((), regime_name))
+    for change in reversed(CHANGES):
+        delta = BY_NAME[change].delta_in(regime_name)
+        own = set(delta) - claimed
+        if own and all(getattr(design, key) == delta[key] != start[key] for key in own):
+            chosen.insert(0, change)
+            claimed |= own
+    same = _structure(design_for(chosen, regime_name)) == _structure(design)
+    return tuple(chosen) if same else None
+
+
+def _place(design: Design, changes: Sequence[str], recipe: Recipe, regime_name: str) -> tuple[str | None, str]:
+    """(the ladder step that the run is at or None, its label)."""
+    plain = _structure(design_for(changes, regime_name))
+    step = step_at(changes, recipe.name)
+    label = step or label_of(changes)
+    if step is None and (recipe.name != "enhanced" or not changes):
+        label += f"+{recipe.name}"
+    for flag, value in _structure(design).items():
+        if value != plain[flag]:
+            shown = (
+                "-".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if flag == "width" else value
+            )
+            label += f"+{flag}_{shown}".lower()
+            step = None
+    for name in recipe.without:
+        label += f"-{name}"
+        step = None
+    return step, label[:120]
+
+
+def _peak_rate(recipe: Recipe, batch: Batch) -> float:
+    """The peak learning rate: as set, or linear in the effective batch where that rule is known to hold."""
+    low, high = LINEAR_BATCHES
+    if recipe.lr is not None:
+        rate = recipe.lr
+    elif batch.size == recipe.lr_batch:
+        rate = recipe.base_lr
+    elif low <= batch.size <= high and low <= recipe.lr_batch <= high:
+        rate = recipe.base_lr * batch.size / recipe.lr_batch
+    else:
+        raise ConfigError(
+            f"recipe.lr must be set for batch.size={batch.size}: the recipe's rate is for a batch of {recipe.lr_batch}, "
+            f"and it is scaled only within {low}-{high}"
+        )
+    if recipe.schedule == "cosine" and recipe.min_lr > rate:
+        raise ConfigError(f"recipe.min_lr={recipe.min_lr:g} must be at most the peak rate {rate:g}")
+    return rate
+
+
+def _precision(asked: str, device: str) -> str:
+    """`auto` resolved for this machine: bf16 where the GPU has it, else fp16; fp32 on a CPU."""
+    if asked != "auto":
+        if asked not in PRECISIONS:
+            raise ConfigError(f"precision={asked} is not one of: auto, {', '.join(PRECISIONS)}")
+        return asked
+    if device in ("cpu", "mps"):
+        return "fp32"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+
+
+def summary(settings: Settings) -> str:
+    """The batch arithmetic and the learning rate that follows, for people."""
+    recipe, batch = settings.recipe, settings.batch
+    source = "as set" if recipe.lr is not None else f"{recipe.base_lr:g} at {recipe.lr_batch}"
+    return (
+        f"batch {batch.size} = {batch.accumulation(1)} micro-batches of {batch.micro}; "
+        f"peak learning rate {settings.lr:g} ({source}); techniques: {', '.join(active(recipe)) or 'none'}"
+    )

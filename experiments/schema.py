@@ -1,0 +1,102 @@
+"""Hydra's schema, derived from the fields of `Settings`: an unknown key or a wrong type fails while composing."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import field, make_dataclass
+from typing import Any, Optional, get_args, get_origin, get_type_hints
+
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from experiments.fields import is_optional, without_none
+from experiments.settings import Settings
+from roadmap.design import Design
+from roadmap.regimes import CONF
+
+# What `Settings` holds beyond its config: values that resolving finds out.
+RESOLVED = {"regime", "step", "changes", "label", "study", "lr", "design"}
+# What has another type or default in the config than once resolved.
+OPEN = {"precision", "image_size"}
+
+
+def _annotation(annotation: Any) -> Any:
+    """A field's type in the words that OmegaConf understands."""
+    plain = without_none(annotation)
+    if get_origin(plain) is tuple:
+        plain = list[get_args(plain)[0]]  # type: ignore[misc]
+    elif get_args(plain):  # a union such as int | str
+        return Any
+    elif dataclasses.is_dataclass(plain):
+        return schema_of(plain)
+    return Optional[plain] if is_optional(annotation) else plain
+
+
+def _default(item: "dataclasses.Field[Any]", annotation: Any) -> Any:
+    """The field's default as a dataclass field of an unfrozen class."""
+    if dataclasses.is_dataclass(annotation):
+        return field(default_factory=annotation)
+    if isinstance(item.default, tuple):
+        values = list(item.default)
+        return field(default_factory=lambda: list(values))
+    return field(default=MISSING if item.default is dataclasses.MISSING else item.default)
+
+
+def schema_of(cls: Any, *, open_values: bool = False, leave_out: set[str] | None = None) -> Any:
+    """An unfrozen twin of a frozen dataclass; with `open_values` every value is missing until somebody sets it."""
+    hints = get_type_hints(cls)
+    fields = []
+    for item in dataclasses.fields(cls):
+        if item.name in (leave_out or ()):
+            continue
+        annotation = _annotation(hints[item.name])
+        fields.append((item.name, annotation, field(default=MISSING) if open_values else _default(item, annotation)))
+    return make_dataclass(cls.__name__, fields)
+
+
+def _regime() -> Any:
+    values = [("name", str), ("depths", list[int]), ("width", float)]
+    values += [("stage_ratio", dict[str, Any]), ("wide", float), ("drop_path", float)]
+    return make_dataclass("Regime", [(name, kind, field(default=MISSING)) for name, kind in values])
+
+
+def _study() -> Any:
+    return make_dataclass("Study", [("name", Optional[str], field(default=None))])
+
+
+def config_schema() -> Any:
+    """The schema of the whole config: the groups, what was typed, and how to run."""
+    design, regime, study = schema_of(Design, open_values=True), _regime(), _study()
+    own = [
+        ("step", Optional[str], field(default=None)),
+        ("changes", dict[str, dict[str, Any]], field(default_factory=dict)),
+        ("add", list[str], field(default_factory=list)),
+        ("drop", list[str], field(default_factory=list)),
+        ("match_gmacs", Optional[float], field(default=None)),
+        ("precision", str, field(default="auto")),
+        ("image_size", int, field(default="${data.image_size}")),
+        ("regime", regime, field(default_factory=regime)),
+        ("design", design, field(default_factory=design)),
+        ("study", study, field(default_factory=study)),
+    ]
+    base = schema_of(Settings, leave_out=RESOLVED | OPEN)
+    return make_dataclass("Config", own, bases=(base,))
+
+
+def register() -> None:
+    """Make the schema known to Hydra under the name that conf/config.yaml starts from."""
+    ConfigStore.instance().store(name="schema", node=config_schema())
+
+
+def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The config of conf/ under Hydra overrides, as plain containers: what `experiments.compose.settings_from` takes.
+
+    Raises:
+        HydraException, OmegaConfBaseException: an unknown key, group or type.
+    """
+    register()
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        config: Any = OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True)
+    plain: dict[str, Any] = config
+    return plain

@@ -1,0 +1,83 @@
+"""Train one network of the road from ResNet-50 to ConvNeXt: `python run.py +step=kernel_7`.
+
+Hydra composes the config from conf/; `python run.py --help` lists the steps and a few commands worth knowing.
+"""
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments import schema
+from experiments.help_page import help_page
+from roadmap.errors import UserError
+
+BAD_SETTING = 2
+BUG = 1
+
+
+def say(line: str) -> None:
+    """Print one line to stderr, once per run: of several ranks only the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)
+
+
+def train(config: DictConfig) -> dict[str, Any]:
+    """One job: resolve its settings and train; torch is imported only once the settings are known to be good."""
+    from experiments.compose import settings_from
+
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    settings = settings_from(OmegaConf.to_container(config, resolve=True), overrides)  # type: ignore[arg-type]
+    if not overrides:
+        say("No step chosen: this trains the baseline network with the enhanced recipe, as +step=enhanced_recipe does.")
+    from experiments.train import run
+
+    return run(settings)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def job(config: DictConfig) -> dict[str, Any]:
+    """What Hydra calls, once or once per job of a multirun. A user's error is one line, a bug keeps its traceback."""
+    try:
+        return train(config)
+    except UserError as error:
+        say(f"error: {error}")
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # the other jobs go on; the exit code tells at the end
+        sys.exit(error.exit_code)
+
+
+def one_line(error: BaseException) -> str:
+    """Hydra's and OmegaConf's refusals on one line: the key and the options, without their object dumps."""
+    lines = [line.strip() for part in (error, error.__cause__) if part for line in str(part).splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("object_type=", "reference_type=", "Set the env"))]
+    return "; ".join(dict.fromkeys(kept)).replace("full_key: ", "key: ")
+
+
+def main() -> None:
+    """Run Hydra with our exit codes: 0 done, 1 bug, 2 and up the errors of experiments/errors.py."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
+    schema.register()
+    OmegaConf.register_new_resolver("help_page", help_page, replace=True)
+    try:
+        job()
+    except UserError as error:
+        sys.exit(error.exit_code)  # a multirun with failed jobs; each has had its line
+    except (HydraException, OmegaConfBaseException) as error:
+        say(f"error: {one_line(error)}")
+        sys.exit(BAD_SETTING)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(BUG)
+
+
+if __name__ == "__main__":
+    main()
