@@ -1,0 +1,191 @@
+"""The one place that writes files below a run directory: each is there whole or not at all.
+
+A file is written under a temporary name, synced, renamed and its folder synced, so that a reader, a kill or a power cut
+sees the old content or the new, never a mixture. Every refusal of the operating system becomes a StorageError of one
+line. No other module of this package opens a run's files for writing: a test that makes the n-th call here fail
+therefore reaches every write call of a run.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.errors import StorageError
+
+CHUNK = 1 << 20  # bytes hashed and written at a time: stays in the processor's cache between the two
+ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space or raise the quota",
+    errno.EROFS: "make the folder writable or choose another runs_dir",
+    errno.EACCES: "make the folder writable or choose another runs_dir",
+    errno.EPERM: "make the folder writable or choose another runs_dir",
+}
+# Some network file systems cannot sync a folder; their renames are ordered by the server.
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
+
+
+class Written(NamedTuple):
+    """What a file holds: its size in bytes and the SHA-256 of its content (hex)."""
+
+    size: int
+    sha256: str
+
+
+@contextmanager
+def _reported(action: str, path: Path) -> Iterator[None]:
+    """Turn an OSError into a StorageError that names the file, the reason and what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        advice = ADVICE.get(error.errno or 0, "check the disk")
+        message = (
+            f"cannot {action} {path}: {reason}; what was saved before is intact: {advice}, then run the same command"
+        )
+        raise StorageError(message) from error
+
+
+def _write_all(descriptor: int, piece: bytes | memoryview) -> None:
+    view = memoryview(piece)
+    while view:
+        done = os.write(descriptor, view)
+        if done <= 0:
+            raise OSError(errno.EIO, "wrote nothing")
+        view = view[done:]
+
+
+def _create(path: Path, pieces: Iterable[bytes | memoryview]) -> Written:
+    """Write and sync a new file. Raises OSError; a file that could not be completed is removed."""
+    digest, size = hashlib.sha256(), 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        try:
+            for piece in pieces:
+                view = memoryview(piece).cast("B")
+                for start in range(0, len(view), CHUNK):
+                    part = view[start : start + CHUNK]
+                    digest.update(part)
+                    _write_all(descriptor, part)
+                size += len(view)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+    return Written(size, digest.hexdigest())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def create(path: Path, pieces: Iterable[bytes | memoryview]) -> Written:
+    """Write a file that does not exist yet and sync it (not its folder); returns its size and SHA-256."""
+    with _reported("write", path):
+        return _create(path, pieces)
+
+
+def replace(path: Path, pieces: Iterable[bytes | memoryview]) -> Written:
+    """Give `path` new content in one step: temporary file, sync, rename, sync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _reported("write", path):
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        written = _create(temporary, pieces)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
+    return written
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append to a file and sync it. A write that the disk cuts short is taken back."""
+    with _reported("append to", path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            try:
+                _write_all(descriptor, data)
+                os.fsync(descriptor)
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents; an existing one is fine."""
+    with _reported("create", path):
+        os.makedirs(path, exist_ok=True)
+        _sync_folder(path.parent)
+
+
+def publish_folder(temporary: Path, final: Path) -> None:
+    """Sync a finished folder, rename it and sync its parent; `final` must not exist."""
+    with _reported("write", final):
+        _sync_folder(temporary)
+        os.rename(temporary, final)
+        _sync_folder(final.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder; a target that exists is removed first."""
+    remove(target)
+    with _reported("move", source):
+        os.rename(source, target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder; one that is not there is fine. A symbolic link is removed, not followed."""
+    with _reported("remove", path):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except (IsADirectoryError, PermissionError):  # unlink of a folder: EISDIR on Linux, EPERM elsewhere
+            if not path.is_dir() or path.is_symlink():
+                raise
+            shutil.rmtree(path)
+
+
+def discard(path: Path) -> None:
+    """Remove a folder so that a kill in between never leaves half of it under its own name."""
+    going = path.with_name(".removing")
+    remove(going)
+    with _reported("remove", path):
+        os.rename(path, going)
+    remove(going)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in `folder`. The caller holds the run's claim."""
+    for left in folder.glob(".*.tmp"):
+        remove(left)
+
+
+def rewrite(descriptor: int, path: Path, data: bytes) -> None:
+    """Give an open, locked file new content in place. Not atomic: only for a file that may be read half written."""
+    with _reported("write", path):
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        _write_all(descriptor, data)

@@ -1,0 +1,80 @@
+"""JSON that cannot surprise: bounded in size, no NaN, no duplicate keys, one-line errors, one canonical form."""
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+MEBIBYTE = 1 << 20
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"holds {text}, which is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"holds the number {text[:20]}, which no float can hold")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("holds a key twice")
+    return record
+
+
+def parse(data: bytes) -> Any:
+    """The value of one JSON text. Raises ValueError with one line for anything else, a NaN or a duplicate key."""
+    try:
+        return json.loads(
+            data.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
+        )
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error.msg} at character {error.pos}") from None
+
+
+def dump(value: Any, *, indent: int | None = None) -> bytes:
+    """`value` as JSON with sorted keys, so that equal values give equal bytes. NaN and infinity raise ValueError."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    text = json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=indent, separators=separators)
+    return text.encode() + b"\n"
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """A regular file's content. Raises ValueError for anything that is not a file or holds more than `limit` bytes.
+
+    Non-blocking, so that a pipe put in a file's place cannot hang the reader. OSError passes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path}: is not a regular file")
+        if status.st_size > limit:
+            raise ValueError(f"{path}: holds {status.st_size} bytes, more than the {limit} expected at most")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path}: holds more than the {limit} bytes expected at most")
+    return data
+
+
+def read_object(path: Path, limit: int = MEBIBYTE) -> dict[str, Any]:
+    """The JSON object in a file. Raises ValueError with one line that names the file (also when it cannot be read)."""
+    try:
+        value = parse(read_bytes(path, limit))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith(f"{path}: ") else f"{path}: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: holds a {type(value).__name__} instead of an object")
+    return value
