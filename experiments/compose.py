@@ -9,6 +9,7 @@ from experiments.identity import idle_fields
 from experiments.settings import PRECISIONS, Batch, Budget, Checkpoint, Data, Logger, Recipe, Settings
 from experiments.techniques import active, without
 from roadmap.design import FLAGS, Design
+from roadmap.match import match_width
 from roadmap.regimes import CONF, regime
 from roadmap.resolve import design_for, label_of, set_of, step_at
 from roadmap.steps import BY_NAME, CHANGES
@@ -25,8 +26,9 @@ SECTIONS = {
 }
 # Top-level keys that go into `Settings` as they are.
 PLAIN = (
-    "seed image_size runs_dir rerun retry_failed deterministic compile grad_checkpointing device threads workers"
-).split()
+    *("seed", "image_size", "runs_dir", "rerun", "retry_failed", "deterministic", "compile", "grad_checkpointing"),
+    *("device", "threads", "workers"),
+)
 # Names that say which file a group was composed from; typing one would make a record lie about its values.
 GROUP_NAMES = ("recipe", "budget", "data", "logger", "regime")
 # What recipe and data ask of the design: these flags make no step of the ladder.
@@ -142,7 +144,9 @@ def _resolve_design(
     }
     design = design_for(changes, name, **{**asks, **flags})
     if config["match_gmacs"] is not None:
-        raise ConfigError("match_gmacs")
+        if "width" in flags:
+            raise ConfigError("match_gmacs chooses the width: drop it or design.width")
+        design = match_width(design, config["match_gmacs"])
     return design, _same_set(design, name) or changes
 
 
@@ -199,8 +203,8 @@ def _peak_rate(recipe: Recipe, batch: Batch) -> float:
         rate = recipe.base_lr * batch.size / recipe.lr_batch
     else:
         raise ConfigError(
-            f"recipe.lr must be set for batch.size={batch.size}: the recipe's rate is for a batch of {recipe.lr_batch}, "
-            f"and it is scaled only within {low}-{high}"
+            f"recipe.lr must be set for batch.size={batch.size}: the recipe has a rate for {recipe.lr_batch}, "
+            f"and the linear rule holds only within {low}-{high}"
         )
     if recipe.schedule == "cosine" and recipe.min_lr > rate:
         raise ConfigError(f"recipe.min_lr={recipe.min_lr:g} must be at most the peak rate {rate:g}")

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import field, make_dataclass
-from typing import Any, Optional, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra import initialize_config_dir
@@ -30,13 +30,14 @@ def _annotation(annotation: Any) -> Any:
         return Any
     elif dataclasses.is_dataclass(plain):
         return schema_of(plain)
-    return Optional[plain] if is_optional(annotation) else plain
+    return plain | None if is_optional(annotation) else plain
 
 
 def _default(item: "dataclasses.Field[Any]", annotation: Any) -> Any:
     """The field's default as a dataclass field of an unfrozen class."""
     if dataclasses.is_dataclass(annotation):
-        return field(default_factory=annotation)
+        factory: Any = annotation
+        return field(default_factory=factory)
     if isinstance(item.default, tuple):
         values = list(item.default)
         return field(default_factory=lambda: list(values))
@@ -62,18 +63,18 @@ def _regime() -> Any:
 
 
 def _study() -> Any:
-    return make_dataclass("Study", [("name", Optional[str], field(default=None))])
+    return make_dataclass("Study", [("name", str | None, field(default=None))])
 
 
 def config_schema() -> Any:
     """The schema of the whole config: the groups, what was typed, and how to run."""
     design, regime, study = schema_of(Design, open_values=True), _regime(), _study()
     own = [
-        ("step", Optional[str], field(default=None)),
+        ("step", str | None, field(default=None)),
         ("changes", dict[str, dict[str, Any]], field(default_factory=dict)),
         ("add", list[str], field(default_factory=list)),
         ("drop", list[str], field(default_factory=list)),
-        ("match_gmacs", Optional[float], field(default=None)),
+        ("match_gmacs", float | None, field(default=None)),
         ("precision", str, field(default="auto")),
         ("image_size", int, field(default="${data.image_size}")),
         ("regime", regime, field(default_factory=regime)),

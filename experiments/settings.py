@@ -1,8 +1,8 @@
 """Everything a run is asked for, as frozen dataclasses that check their own values.
 
-These classes are the schema of `conf/`: `experiments.schema` derives Hydra's structured config from their fields, so that
-a key exists exactly when a field here does. A `Settings` is fully resolved: its design is final, `recipe.without` is
-applied, `auto` values are decided. Imports neither torch nor hydra.
+These classes are the schema of `conf/`: `experiments.schema` derives Hydra's structured config from their fields, so
+that a key exists exactly when a field here does. A `Settings` is fully resolved: its design is final, `recipe.without`
+is applied, `auto` values are decided. Imports neither torch nor hydra.
 """
 
 import dataclasses
@@ -180,7 +180,7 @@ class Logger:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run, fully resolved. The first group is its identity; the second changes how it runs, not what it computes."""
+    """One run, fully resolved: first what identifies it, then what changes how it runs but not what it computes."""
 
     design: Design
     regime: str
