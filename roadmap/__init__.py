@@ -1,7 +1,7 @@
 """The road from ResNet-50 to ConvNeXt ("A ConvNet for the 2020s", arXiv 2201.03545) as one configurable network.
 
-A design is a set of changes applied to ResNet-50; a step of the ladder is one such set. Importing this package is light:
-torch is imported when a network is first built.
+A design is a set of changes applied to ResNet-50; a step of the ladder is one such set. Importing this package is
+light: torch is imported when a network is first built.
 """
 
 import importlib
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from roadmap.complexity import Complexity, complexity_of
     from roadmap.design import Design
     from roadmap.errors import DesignError, UserError
+    from roadmap.match import match_width
     from roadmap.network import build
     from roadmap.resolve import design_for, label_of, set_of, step_at
     from roadmap.steps import STEPS, Step
@@ -26,6 +27,7 @@ _HOMES = {
     "complexity_of": "complexity",
     "design_for": "resolve",
     "label_of": "resolve",
+    "match_width": "match",
     "set_of": "resolve",
     "step_at": "resolve",
 }
@@ -41,6 +43,7 @@ __all__ = [
     "complexity_of",
     "design_for",
     "label_of",
+    "match_width",
     "set_of",
     "step_at",
 ]

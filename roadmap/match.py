@@ -1,0 +1,88 @@
+"""Scale a design's width so that its network meets a budget of multiply-accumulates (the key `match_gmacs`)."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from roadmap.complexity import complexity_of
+from roadmap.design import Design
+from roadmap.errors import DesignError
+from roadmap.plan import plan_network
+
+# In eighths: stage 3 has round(8 * width) channels, so that a step up widens it by one and no stage by more.
+WIDTHS = tuple(eighths / 8 for eighths in range(1 * 8, 1024 * 8 + 1))
+
+
+def match_width(
+    design: Design,
+    target_gmacs: float,
+    image_size: int | tuple[int, int] = 224,
+    num_classes: int = 1000,
+    tolerance: float = 0.02,
+) -> Design:
+    """The design at the real-valued width that brings its GMACs nearest to a target.
+
+    GMACs are counted as the paper does: with stem_stride 4 whatever the design's own, and by default at 224 px and 1000
+    classes. A design that comes as near at its own width keeps it. Where `groups` is a number, only widths are tried
+    whose channels it divides.
+
+    Args:
+        design: any design; every flag but the width stays as it is.
+        target_gmacs: multiply-accumulates of a forward pass of one image, in 1e9.
+        image_size: pixels.
+        num_classes: outputs of the classifier.
+        tolerance: largest distance from the target, relative to it.
+
+    Raises:
+        DesignError: the target is no positive number, or no width comes within the tolerance.
+    """
+    number = isinstance(target_gmacs, int | float) and not isinstance(target_gmacs, bool)
+    if not (number and math.isfinite(target_gmacs) and target_gmacs > 0):
+        raise DesignError(f"match_gmacs={target_gmacs!r} must be null or a number above 0, e.g. 4.5")
+
+    def gmacs(width: float) -> float:
+        counted = design.replace(width=width, stem_stride=4)
+        return complexity_of(counted, image_size=image_size, num_classes=num_classes).gmacs
+
+    def distance(width: float) -> float:
+        return abs(gmacs(width) - target_gmacs)
+
+    widths = _widths(design)
+    above = bisect_left(widths, target_gmacs, key=gmacs)
+    near = widths[max(above - 1, 0) : above + 1]
+    best = min(near, key=distance)
+    if distance(best) > tolerance * target_gmacs:
+        nearest, lowest, highest = (
+            " and ".join(f"{gmacs(width):.4g} (width {width:g})" for width in some)
+            for some in (near, widths[:1], widths[-1:])
+        )
+        raise DesignError(
+            f"match_gmacs={target_gmacs:g} cannot be met within {tolerance:.0%}; nearest for this design: {nearest}; "
+            f"its range: {lowest} to {highest}"
+        )
+    return design if _fits(design) and distance(design.width) <= distance(best) else design.replace(width=best)
+
+
+def _widths(design: Design) -> Sequence[float]:
+    """The widths to try, ascending; where `groups` is a number above 1, those whose channels it divides.
+
+    Raises:
+        DesignError: there is none.
+    """
+    if design.groups in ("depthwise", 1):
+        return WIDTHS
+    shallow = design.replace(depths=tuple(min(depth, 2) for depth in design.depths))  # later blocks repeat the second
+    widths = [width for width in WIDTHS if _fits(shallow.replace(width=width))]
+    if not widths:
+        raise DesignError(
+            f"match_gmacs: design.groups={design.groups} divides the channels of no width up to {WIDTHS[-1]:g}"
+        )
+    return widths
+
+
+def _fits(design: Design) -> bool:
+    try:
+        plan_network(design)
+    except DesignError:
+        return False
+    return True
