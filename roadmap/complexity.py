@@ -15,7 +15,7 @@ class Complexity:
 
     Attributes:
         params: learned parameters.
-        macs: multiply-accumulates of convolutions and linear layers (the paper's "FLOPs"; torch's counter gives twice that).
+        macs: multiply-accumulates of convolutions and linear layers (the paper's "FLOPs", half of what torch counts).
         activations: elements of the outputs of convolutions and linear layers.
     """
 

@@ -65,7 +65,7 @@ def _difference(before: Design, after: Design) -> str:
 
 
 def op_order(block: BlockPlan, design: Design) -> list[str]:
-    """The operations of a block in order, e.g. ["spatial 7x7 96 -> 96, groups 96", "ln", "pw_in 1x1 96 -> 384", "gelu", ...]."""
+    """The operations of a block in order, e.g. ["spatial 7x7 96 -> 96, groups 96", "ln", ...]."""
     ops: list[str] = []
     for conv in block.convs:
         ops.append(describe_conv(conv))

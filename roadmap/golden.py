@@ -1,4 +1,4 @@
-"""The golden complexity file: every step in every regime, kept under version control and guarded by the paper's numbers."""
+"""The golden complexity file: every step in every regime, committed, guarded by the paper's numbers."""
 
 import csv
 from pathlib import Path

@@ -106,7 +106,7 @@ def to_reference(model: nn.Module, source: str | None = None) -> dict[str, Tenso
 
     Args:
         model: a network whose structure is that of `resnet50` or `separate_downsampling`.
-        source: "torchvision" or "timm"; for ConvNeXt also "authors". Default: torchvision for ResNet, timm for ConvNeXt.
+        source: "torchvision" or "timm"; for ConvNeXt also "authors". Default: torchvision (ResNet), timm (ConvNeXt).
 
     Raises:
         InteropError: the network is no end of the ladder, or the source is unknown.
@@ -151,7 +151,7 @@ def _rename(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
 
 
 def _shaped(key: str, value: Tensor, end: str, source: str) -> Tensor:
-    """Our tensor in their shape: ConvNeXt's pointwise weights are matrices elsewhere, torchvision's layer scale a map."""
+    """Our tensor in their shape: ConvNeXt's pointwise weights as matrices, torchvision's layer scale as a map."""
     if end == "convnext" and re.search(r"\.pw_(in|out)\.conv\.weight$", key):
         return value.flatten(1)
     if source == "torchvision" and key.endswith(".gamma"):

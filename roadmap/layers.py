@@ -75,13 +75,13 @@ class ConvUnit(nn.Module):
 
 
 def drop_path(x: Tensor, rate: float) -> Tensor:
-    """Stochastic depth: zero whole samples of (N, C, H, W) with probability `rate`, scale the others to keep the mean."""
+    """Stochastic depth: zero whole samples of (N, C, H, W) with probability `rate`, scale the rest to keep the mean."""
     keep = 1 - rate
     return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)
 
 
 def _kaiming(module: nn.Module) -> None:
-    """torchvision's ResNet: He normal by fan-out for convolutions, torch's default for the classifier."""
+    """The ResNet of torchvision: He normal by fan-out for convolutions, torch's default for the classifier."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:

@@ -36,7 +36,5 @@ def update_file(path: Path, contents: dict[str, str]) -> None:
 def _find(text: str, name: str) -> re.Match[str]:
     found = list(re.finditer(rf"(<!-- {name}:begin -->)(.*?)<!-- {name}:end -->", text, re.DOTALL))
     if len(found) != 1:
-        raise UserError(
-            f"the markers <!-- {name}:begin --> and <!-- {name}:end --> must stand in the text exactly once"
-        )
+        raise UserError(f"the markers <!-- {name}:begin --> and <!-- {name}:end --> must stand there exactly once")
     return found[0]

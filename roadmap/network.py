@@ -171,7 +171,7 @@ class RoadmapNet(nn.Module):
 
 
 def _feature_info(design: Design, plan: NetworkPlan) -> list[dict[str, Any]]:
-    """timm's description of each stage's output: channels, total stride, module name."""
+    """What timm wants to know of each stage's output: channels, total stride, module name."""
     reduction, info = design.stem_stride, []
     for index, stage in enumerate(plan.stages):
         reduction *= 2 if index else 1

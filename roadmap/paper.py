@@ -12,7 +12,7 @@ COUNTED_GFLOPS = {("tiny", "layer_norm"): 4.15, ("tiny", "separate_downsampling"
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One published row; `gflops` as printed, `gflops_counted` with the slip of Table 10 put right (GMACs at 224 px)."""
+    """One published row; `gflops` as printed, `gflops_counted` with Table 10's slip put right (GMACs at 224 px)."""
 
     regime: str
     order: int

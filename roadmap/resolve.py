@@ -19,7 +19,7 @@ def set_of(start: str | Iterable[str], add: Iterable[str] = (), drop: Iterable[s
         drop: changes to take away, before any is added.
 
     Raises:
-        DesignError: an unknown name, a change dropped that is absent or added that is present, two alternatives at once.
+        DesignError: an unknown name, dropping what is absent, adding what is present, two alternatives at once.
     """
     chosen = list(step_named(start).changes if isinstance(start, str) else _checked("changes", start))
     for name in _checked("drop", drop):

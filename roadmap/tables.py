@@ -16,7 +16,7 @@ COLUMNS = ("step", "parent", "change", "params", "macs", "gmacs", "activations")
 
 def ladder_rows(regime: str = "tiny", image_size: int = 224, num_classes: int = 1000) -> list[Row]:
     """One row per step with COLUMNS as keys; `gmacs` in 1e9, rounded to two decimals as the paper prints them."""
-    rows = []
+    rows: list[Row] = []
     for step in STEPS:
         cost = complexity_of(step.name, regime=regime, image_size=image_size, num_classes=num_classes)
         rows.append(
@@ -45,8 +45,8 @@ def _typed(value: Any) -> str:
 
 
 def readme_ladder() -> str:
-    """The ladder as the README shows it: what each step changes, its cost counted here, accuracy as the paper prints it."""
-    rows = []
+    """The ladder as the README shows it: what a step changes, its cost as counted, accuracy as published."""
+    rows: list[Row] = []
     for step, tiny, base in zip(STEPS, ladder_rows("tiny"), ladder_rows("base"), strict=True):
         published = {regime: paper.row(tiny["step"], regime) for regime in ("tiny", "base")}
         rows.append(
