@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments import schema
 from experiments.help_page import help_page
 from roadmap.errors import UserError
+from roadmap.regimes import CONF
 
 BAD_SETTING = 2
 BUG = 1
@@ -43,7 +44,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     return run(settings)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(config: DictConfig) -> dict[str, Any]:
     """What Hydra calls, once or once per job of a multirun. A user's error is one line, a bug keeps its traceback."""
     try:
@@ -65,8 +66,10 @@ def one_line(error: BaseException) -> str:
 def main() -> None:
     """Run Hydra with our exit codes: 0 done, 1 bug, 2 and up the errors of experiments/errors.py."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_page())  # Hydra's own help sorts the steps alphabetically and takes three times as long
+        return
     schema.register()
-    OmegaConf.register_new_resolver("help_page", help_page, replace=True)
     try:
         job()
     except UserError as error:

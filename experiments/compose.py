@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.errors import ConfigError
+from experiments.fields import is_resolved
 from experiments.identity import idle_fields
 from experiments.settings import PRECISIONS, Batch, Budget, Checkpoint, Data, Logger, Recipe, Settings
 from experiments.techniques import active, without
@@ -79,7 +80,7 @@ def _check_whole(config: Mapping[str, Any], overrides: Iterable[str]) -> None:
             raise ConfigError(f"{override}: a key cannot be deleted; set it to another value instead")
     for name, cls in SECTIONS.items():
         for item in dataclasses.fields(cls):
-            if config.get(name, {}).get(item.name, MISSING) == MISSING:
+            if not is_resolved(item) and config.get(name, {}).get(item.name, MISSING) == MISSING:
                 raise ConfigError(f"{name}.{item.name} is not set: choose a file with {name}=")
 
 
@@ -203,11 +204,13 @@ def _peak_rate(recipe: Recipe, batch: Batch) -> float:
         rate = recipe.base_lr * batch.size / recipe.lr_batch
     else:
         raise ConfigError(
-            f"recipe.lr must be set for batch.size={batch.size}: the recipe has a rate for {recipe.lr_batch}, "
-            f"and the linear rule holds only within {low}-{high}"
+            f"recipe.lr must be set for batch.size={batch.size}: the recipe's rate is for recipe.lr_batch="
+            f"{recipe.lr_batch}, and scaling it is known to hold only within {low}-{high}"
         )
     if recipe.schedule == "cosine" and recipe.min_lr > rate:
-        raise ConfigError(f"recipe.min_lr={recipe.min_lr:g} must be at most the peak rate {rate:g}")
+        raise ConfigError(
+            f"recipe.min_lr={recipe.min_lr:g} must be at most the peak rate {rate:g} (recipe.lr, recipe.base_lr)"
+        )
     return rate
 
 

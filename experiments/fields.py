@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from experiments.errors import ConfigError
 
 INF = math.inf
+RESOLVED = {"resolved": True}
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,16 @@ Rule = Range | Choice | Pattern | Each
 def ruled(default: Any, rule: Rule) -> Any:
     """A dataclass field whose value keeps `rule` (None is allowed where the annotation says so)."""
     return field(default=default, metadata={"rule": rule})
+
+
+def resolved(default: Any) -> Any:
+    """A dataclass field that is no config key: resolving finds its value out."""
+    return field(default=default, metadata=RESOLVED)
+
+
+def is_resolved(item: "dataclasses.Field[Any]") -> bool:
+    """Whether a dataclass field was declared with `resolved`."""
+    return bool(item.metadata.get("resolved"))
 
 
 def rule_of(item: "dataclasses.Field[Any]") -> Rule | None:

@@ -1,6 +1,7 @@
 """What `python run.py --help` shows: the ladder with the paper's numbers, and commands worth knowing."""
 
 from roadmap import paper
+from roadmap.regimes import CONF
 from roadmap.steps import STEPS
 
 COMMANDS = (
@@ -14,6 +15,7 @@ COMMANDS = (
     ("python run.py +step=kernel_7 --cfg job", "print the config instead of training"),
     ("python -m roadmap explain kernel_7", "what a step changes in the network"),
 )
+GROUPS = ("regime", "recipe", "budget", "data", "logger", "launcher", "+study")
 
 
 def help_page() -> str:
@@ -26,5 +28,10 @@ def help_page() -> str:
         lines.append(f"  +step={step.name:<22} {numbers}".rstrip())
     lines += ["", "Commands worth knowing:"]
     lines += [f"  {command:<78} {meaning}" for command, meaning in COMMANDS]
-    lines += ["", "Config groups (GROUP=NAME):"]
+    lines += ["", "Groups (GROUP=NAME):"]
+    for group in GROUPS:
+        lines.append(
+            f"  {group + '=':<10} {', '.join(sorted(path.stem for path in (CONF / group.lstrip('+')).glob('*.yaml')))}"
+        )
+    lines += ["", "All keys and their values: python run.py --cfg job. Hydra's own options: python run.py --hydra-help"]
     return "\n".join(lines)

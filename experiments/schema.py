@@ -10,14 +10,12 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from experiments.fields import is_optional, without_none
+from experiments.fields import is_optional, is_resolved, without_none
 from experiments.settings import Settings
 from roadmap.design import Design
 from roadmap.regimes import CONF
 
-# What `Settings` holds beyond its config: values that resolving finds out.
-RESOLVED = {"regime", "step", "changes", "label", "study", "lr", "design"}
-# What has another type or default in the config than once resolved.
+# Keys with another type or default in the config than once resolved.
 OPEN = {"precision", "image_size"}
 
 
@@ -44,12 +42,12 @@ def _default(item: "dataclasses.Field[Any]", annotation: Any) -> Any:
     return field(default=MISSING if item.default is dataclasses.MISSING else item.default)
 
 
-def schema_of(cls: Any, *, open_values: bool = False, leave_out: set[str] | None = None) -> Any:
+def schema_of(cls: Any, *, open_values: bool = False) -> Any:
     """An unfrozen twin of a frozen dataclass; with `open_values` every value is missing until somebody sets it."""
     hints = get_type_hints(cls)
     fields = []
     for item in dataclasses.fields(cls):
-        if item.name in (leave_out or ()):
+        if is_resolved(item) or (cls is Settings and item.name in OPEN):
             continue
         annotation = _annotation(hints[item.name])
         fields.append((item.name, annotation, field(default=MISSING) if open_values else _default(item, annotation)))
@@ -81,7 +79,7 @@ def config_schema() -> Any:
         ("design", design, field(default_factory=design)),
         ("study", study, field(default_factory=study)),
     ]
-    base = schema_of(Settings, leave_out=RESOLVED | OPEN)
+    base = schema_of(Settings)
     return make_dataclass("Config", own, bases=(base,))
 
 

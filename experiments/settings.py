@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.errors import ConfigError
-from experiments.fields import Choice, Each, Pattern, Range, check_fields, ruled
+from experiments.fields import RESOLVED, Choice, Each, Pattern, Range, check_fields, resolved, ruled
 from roadmap.design import INITS, STEM_STRIDES, Design
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -141,7 +141,7 @@ class Data:
     eval_images: int | None = ruled(None, COUNT)  # likewise of the evaluation images
     holdout: float = ruled(0.0, Range(0, 0.5))  # share of the training images that replaces the test set (tuning)
     damaged_share: float = ruled(0.001, SHARE)  # more unreadable images than this stop the run
-    checksum: str | None = None  # filled in when the data is opened; part of the run's identity
+    checksum: str | None = resolved(None)  # filled in when the data is opened; part of the run's identity
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
@@ -182,8 +182,8 @@ class Logger:
 class Settings:
     """One run, fully resolved: first what identifies it, then what changes how it runs but not what it computes."""
 
-    design: Design
-    regime: str
+    design: Design = field(metadata=RESOLVED)
+    regime: str = field(metadata=RESOLVED)
     recipe: Recipe
     budget: Budget
     batch: Batch
@@ -191,11 +191,11 @@ class Settings:
     seed: int = ruled(0, Range(0, 2**32 - 1))
     image_size: int = ruled(32, Range(8, 4096))
     precision: str = ruled("fp32", Choice(PRECISIONS))
-    step: str | None = None  # the ladder step this run is at; None off the ladder
-    changes: tuple[str, ...] = ()  # network changes, ladder order
-    label: str = ""  # the step, or a canonical name of the set
-    study: str | None = None
-    lr: float = 0.0  # peak learning rate after scaling to batch.size
+    step: str | None = resolved(None)  # the ladder step this run is at; None off the ladder
+    changes: tuple[str, ...] = resolved(())  # network changes, ladder order
+    label: str = resolved("")  # the step, or a canonical name of the set
+    study: str | None = resolved(None)  # the study that asked for it first
+    lr: float = resolved(0.0)  # peak learning rate after scaling to batch.size
 
     runs_dir: str = "runs"
     rerun: bool = False
