@@ -42,6 +42,12 @@ class MissingExtraError(UserError):
     exit_code = 7
 
 
+class LostRankError(UserError):
+    """Another process of a run over several ranks has ended; this one stops too."""
+
+    exit_code = 8
+
+
 class InterruptedRun(UserError):
     """A signal asked the run to stop; it wrote a checkpoint and the same command continues it."""
 

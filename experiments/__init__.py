@@ -1,0 +1,1 @@
+"""Runs the designs of `roadmap`: settings, data, training, records and the commands around them."""

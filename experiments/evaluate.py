@@ -1,0 +1,60 @@
+"""Exact evaluation: every image once, over all ranks."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.data import DataSource
+from experiments.distributed import Ranks
+from experiments.precision import autocast
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Cross-entropy (no smoothing) per image and top-1 accuracy in per cent, over `images` images."""
+
+    loss: float
+    top1: float
+    images: int
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    source: DataSource,
+    ranks: Ranks,
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+    columns: Tensor | None = None,
+) -> Scores:
+    """Score `network` on the evaluation images of `source`; puts it in evaluation mode.
+
+    `columns` picks and orders the network's outputs where it knows more classes than the data set.
+    """
+    network.eval()
+    size, parts = 0, []
+    for images, labels in source.evaluate(ranks.rank, ranks.world_size):
+        count = len(labels)
+        size = size or count
+        if count < size:  # the last batch: one shape for all, so that nothing is compiled or tuned for its sake
+            images = torch.cat([images, images.new_zeros(size - count, *images.shape[1:])])
+        with autocast(precision, device):
+            logits = network(images)
+        logits = logits[:count].float() if columns is None else logits[:count, columns].float()
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        hits = (logits.argmax(1) == labels).sum()
+        parts.append(torch.stack([loss, hits.float(), torch.full_like(loss, count)]))
+    totals = torch.stack(parts).double().sum(0) if device.type == "cuda" else _on_host(parts)
+    ranks.sum([totals])
+    loss_sum, right, seen = totals.tolist()
+    if seen != source.eval_size:
+        raise RuntimeError(f"evaluated {seen:.0f} images of {source.eval_size}")
+    return Scores(loss_sum / seen, 100.0 * right / seen, int(seen))
+
+
+def _on_host(parts: list[Tensor]) -> Tensor:
+    """Sums in double precision, which not every device has. A rank may have no image at all."""
+    return torch.stack(parts).cpu().double().sum(0) if parts else torch.zeros(3, dtype=torch.float64)
