@@ -39,7 +39,8 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "creating $(VENV) with $(PYTHON)"; \
 		rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); \
 	fi
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@echo 'installing the tested versions into $(VENV) (a new environment takes some minutes and gigabytes)'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 constraints: pyproject.toml  ## (for maintainers, needs uv) add what pyproject.toml newly asks for; ARGS=--upgrade renews all versions

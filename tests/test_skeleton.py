@@ -198,7 +198,7 @@ def test_every_import_is_declared(path: Path) -> None:
     module_names = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn", "hydra-core": "hydra"}
     declared = {normal(re.split(r"[^\w.-]", item)[0]) for item in asked}
     known = {module_names.get(name, name.replace("-", "_")) for name in declared}
-    known |= {*sys.stdlib_module_names, *PACKAGES, "run", "tests", "conf", "hydra_plugins", "tomli"}
+    known |= {*sys.stdlib_module_names, *PACKAGES, "run", "tests", "conf", "hydra_plugins", "tomllib"}
     package = path.relative_to(ROOT).parts[0]
     imported = imports_of(ast.parse(path.read_text(encoding="utf-8")), package)
     assert [(line, name) for line, name in imported if name.split(".")[0] not in known] == []
