@@ -40,6 +40,7 @@ def compose_result(
         "config_id": config_id(settings),
         **{key: asked[key] for key in ("step", "changes", "label", "study", "regime", "seed", "design")},
         **{key: asked[key] for key in ("recipe", "budget", "batch", "data", "precision", "image_size")},
+        "eval_size": source.eval_size,
         "epochs": len(history),
         "top1": last["top1"],
         "top1_best": max((line["top1"] for line in history), default=None),

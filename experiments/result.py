@@ -62,6 +62,7 @@ OPTIONAL_FIELDS: dict[str, Field] = {
     "batch": OBJECT,
     "precision": TEXT,
     "image_size": COUNT,
+    "eval_size": COUNT,  # images that top1 was measured on: its sampling error follows from them
     "diverged": OBJECT,  # {"step": ..., "checkpoint": the last good one, or null}
     "damaged_images": COUNT,
     "warnings": Field((list,)),  # e.g. a loss that never left chance level
