@@ -58,8 +58,12 @@ def job(config: DictConfig) -> dict[str, Any]:
 
 def one_line(error: BaseException) -> str:
     """Hydra's and OmegaConf's refusals on one line: the key and the options, without their object dumps."""
-    lines = [line.strip() for part in (error, error.__cause__) if part for line in str(part).splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("object_type=", "reference_type=", "Set the env"))]
+    text = "\n".join(str(part) for part in (error, error.__cause__) if part).split("Config search path:")[0]
+    text, _, options = text.partition("Available options in ")
+    noise = ("object_type=", "reference_type=", "Set the env")
+    kept = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(noise)]
+    group, *names = [line.strip() for line in options.splitlines() if line.strip()] or [""]
+    kept += [f"available in {group} {', '.join(names)}"] if names else []
     return "; ".join(dict.fromkeys(kept)).replace("full_key: ", "key: ")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import field, make_dataclass
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 import hydra
@@ -83,6 +84,7 @@ def config_schema() -> Any:
     return make_dataclass("Config", own, bases=(base,))
 
 
+@cache
 def register() -> None:
     """Make the schema known to Hydra under the name that conf/config.yaml starts from."""
     ConfigStore.instance().store(name="schema", node=config_schema())
