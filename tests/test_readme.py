@@ -9,6 +9,8 @@ import pytest
 
 from experiments import errors
 from roadmap.errors import UserError
+from roadmap.markers import between
+from roadmap.tables import readme_ladder
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,6 +51,10 @@ def test_commands_and_code_are_there_to_be_tested() -> None:
     assert len(blocks("python")) >= 2
 
 
+def test_ladder_table_is_what_the_command_writes() -> None:
+    assert between(README, "ladder").strip() == readme_ladder()
+
+
 def test_quoted_step_is_the_file() -> None:
     assert (ROOT / "conf" / "step" / "kernel_7.yaml").read_text(encoding="utf-8") in blocks("yaml")
 
@@ -64,3 +70,8 @@ def test_links_lead_somewhere() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
         assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"({page.name})" not in index] == ["index.md"]
