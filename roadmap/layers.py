@@ -10,10 +10,14 @@ from roadmap.plan import Conv
 
 
 class PointwiseConv(nn.Conv2d):
-    """1x1 convolution; a linear layer on the channels-last view where memory is laid out so (faster, same weights)."""
+    """1x1 convolution; computed as a linear layer on the channels-last view where that is faster, with the same weights.
+
+    It is for convolutions with a bias (LayerNorm designs) in channels-last memory; without one, on CPU threads, the
+    convolution's own kernel is the faster of the two (`python -m experiments bench step`).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_contiguous(memory_format=torch.channels_last):
+        if self.bias is None or not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
         return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 

@@ -9,8 +9,8 @@ from roadmap.design import Design
 from roadmap.errors import DesignError
 from roadmap.plan import plan_network
 
-# In eighths: stage 3 has round(8 * width) channels, so that a step up widens it by one and no stage by more.
-WIDTHS = tuple(eighths / 8 for eighths in range(1 * 8, 1024 * 8 + 1))
+# In steps of 1/32: stage i has round(width * 2**i) channels, i < 4, so that no width gives a network that these do not.
+WIDTHS = tuple(step / 32 for step in range(1 * 32, 512 * 32 + 1))
 
 
 def match_width(
@@ -49,12 +49,12 @@ def match_width(
 
     widths = _widths(design)
     above = bisect_left(widths, target_gmacs, key=gmacs)
-    near = widths[max(above - 1, 0) : above + 1]
-    best = min(near, key=distance)
+    around = widths[max(above - 4, 0) : above + 4]  # several may give the same channels: the roundest is taken
+    best = min(around, key=lambda width: (distance(width), width.as_integer_ratio()[1]))
     if distance(best) > tolerance * target_gmacs:
         nearest, lowest, highest = (
             " and ".join(f"{gmacs(width):.4g} (width {width:g})" for width in some)
-            for some in (near, widths[:1], widths[-1:])
+            for some in (widths[max(above - 1, 0) : above + 1], widths[:1], widths[-1:])
         )
         raise DesignError(
             f"match_gmacs={target_gmacs:g} cannot be met within {tolerance:.0%}; nearest for this design: {nearest}; "
@@ -72,7 +72,7 @@ def _widths(design: Design) -> Sequence[float]:
     if design.groups in ("depthwise", 1):
         return WIDTHS
     shallow = design.replace(depths=tuple(min(depth, 2) for depth in design.depths))  # later blocks repeat the second
-    widths = [width for width in WIDTHS if _fits(shallow.replace(width=width))]
+    widths = [width for width in WIDTHS[::4] if _fits(shallow.replace(width=width))]
     if not widths:
         raise DesignError(
             f"match_gmacs: design.groups={design.groups} divides the channels of no width up to {WIDTHS[-1]:g}"

@@ -40,7 +40,8 @@ class Block(nn.Module):
             out = out * self.gamma.view(-1, 1, 1)
         if self.drop_path and self.training:
             out = drop_path(out, self.drop_path)
-        return self.act(out + self.shortcut(x))
+        out += self.shortcut(x)  # in place: no op before needs its own output in the backward pass
+        return self.act(out)
 
 
 class Downsample(nn.Module):
