@@ -1,0 +1,5 @@
+"""Speed measured side by side: every figure is a ratio against a named peer from one interleaved run.
+
+`python -m experiments bench step|loop|loader|numerics ...` measures and writes `results/bench/<device>.json`;
+`python -m experiments bench table` prints what is there as Markdown.
+"""

@@ -1,0 +1,57 @@
+"""The gate in front of every speed-up: the fast form of a network computes what its plain form computes.
+
+Fast: channels-last memory, where 1x1 convolutions run as linear layers. Plain: contiguous memory, ordinary
+convolutions. Both are held against fp64 in outputs, and against each other over a training run.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from roadmap import build
+
+
+def compare(step: str, size: int, batch: int, steps: int, device: torch.device) -> dict[str, Any]:
+    """Relative error of both forms' outputs against fp64, and the largest gap between their loss curves."""
+    losses, errors = {}, {}
+    images, labels = _batch(size, batch, device)
+    reference = _network(step).double().to(device)(images.double())
+    for form, layout in {"fast": torch.channels_last, "plain": torch.contiguous_format}.items():
+        network = _network(step).to(device).to(memory_format=layout)
+        view = images.to(memory_format=layout)
+        errors[form] = ((network(view) - reference).abs().max() / reference.abs().max()).item()
+        losses[form] = _loss_curve(network, view, labels, steps)
+    gaps = [abs(fast - plain) for fast, plain in zip(losses["fast"], losses["plain"], strict=True)]
+    return {
+        "network": step,
+        "error_fast": errors["fast"],
+        "error_plain": errors["plain"],
+        "steps": steps,
+        "loss_gap": max(gaps),
+        "last_loss": losses["plain"][-1],
+    }
+
+
+def _network(step: str) -> nn.Module:
+    torch.manual_seed(0)
+    return build(step, regime="micro", num_classes=10, layer_scale=1e-6, init="trunc_normal").train()
+
+
+def _batch(size: int, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, size, size, generator=generator)
+    return images.to(device), torch.randint(10, (batch,), generator=generator).to(device)
+
+
+def _loss_curve(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, steps: int) -> list[float]:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+    losses = []
+    for _ in range(steps):
+        loss = F.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.detach())
+    return [loss.item() for loss in losses]
