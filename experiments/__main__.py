@@ -1,0 +1,42 @@
+"""`python -m experiments COMMAND ...`: what surrounds training. Each command's module is imported only when it runs."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from roadmap.errors import UserError
+
+# name -> (module with `add_arguments(parser)` and `run(options) -> exit code`, one line of help)
+COMMANDS = {
+    "evaluate": ("experiments.score", "score a finished run, or torchvision's or timm's weights, on a data set"),
+    "bench": ("experiments.bench.cli", "measure speed side by side with other libraries"),
+}
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser; only the chosen command's options are filled in."""
+    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, (module, text) in COMMANDS.items():
+        own = commands.add_parser(name, help=text, description=text)
+        if name == chosen:
+            importlib.import_module(module).add_arguments(own)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code. A user's error is one line on stderr, a bug keeps its traceback."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    options = _parser(chosen).parse_args(arguments)
+    try:
+        code: int = importlib.import_module(COMMANDS[options.command][0]).run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
