@@ -1,0 +1,105 @@
+"""`python -m analysis RUNS --out DIR`: figures, tables and a report from run records or from the paper alone."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from roadmap import UserError
+
+PAPER = "paper"
+CACHE = ".collect.sqlite"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    parser.add_argument(
+        "runs", metavar="RUNS", help=f"the folder with the runs; “{PAPER}” stands for the paper's own numbers"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="folder for figures, tables and report.html"
+    )
+    parser.add_argument(
+        "--select",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="only these runs, e.g. data=cifar10 or recipe.lr=0.002; repeatable",
+    )
+    parser.add_argument(
+        "--size", choices=("page", "column", "slide"), default="page", help="what the figure files are for"
+    )
+    parser.add_argument("--formats", default="png,svg,pdf", help="file types of the figures (default: png,svg,pdf)")
+    parser.add_argument("--no-cache", action="store_true", help=f"read every record anew and leave no {CACHE} in DIR")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _analyse(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _analyse(options: argparse.Namespace) -> int:
+    from analysis.collect import Skipped, collect
+    from analysis.groups import groups_of, select
+    from analysis.report import write_view
+    from analysis.views import paper_views, views_of
+
+    formats = _formats(options.formats)
+    collection = None
+    aside: list[Skipped] = []
+    alerts: list[str] = []
+    if options.runs == PAPER:
+        views = paper_views()
+    else:
+        started = time.perf_counter()
+        collection = collect(options.runs, None if options.no_cache else options.out / CACHE)
+        chosen = select(collection, options.select)
+        groups, aside = groups_of(collection, chosen)
+        seconds = time.perf_counter() - started
+        print(f"{len(collection.runs)} runs read in {seconds:.1f} s ({collection.from_cache} from the cache)")
+        _report_skipped(collection.skipped, aside)
+        views = views_of(collection, groups)
+        if not views:
+            why = f"none of {len(collection.runs)} runs meets --select" if len(collection.runs) else "no finished run"
+            alerts.append(f"{options.runs}: {why}; this page shows the paper's own numbers.")
+            print(alerts[0])
+            views = paper_views()
+    links = [(view.title, f"{view.name}/report.html") for view in views[1:]]
+    shared = {"collection": collection, "aside": aside, "size": options.size, "formats": formats}
+    for i, view in enumerate(views):
+        folder = options.out if i == 0 else options.out / view.name
+        write_view(view, folder, others=links if i == 0 else (), alerts=alerts, **shared)
+        print(f"{folder / 'report.html'}: {view.title}, {len(view.ladder.measured)} of {len(view.ladder.table)} steps")
+    return 0
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    from analysis.theme import FORMATS
+    from experiments.errors import ConfigError
+
+    chosen = tuple(dict.fromkeys(text.split(",")))
+    unknown = [name for name in chosen if name not in FORMATS]
+    if unknown:
+        raise ConfigError(f"--formats {unknown[0]} is not one of: {', '.join(FORMATS)}")
+    return chosen
+
+
+def _report_skipped(*lists: Sequence[object]) -> None:
+    """One line per kind of skipped thing, with the first as an example."""
+    kinds: dict[str, list[object]] = {}
+    for item in (item for items in lists for item in items):
+        kinds.setdefault(item.state, []).append(item)  # type: ignore[attr-defined]
+    for state, items in kinds.items():
+        first = items[0]
+        print(f"not counted, {state}: {len(items)}, e.g. {first.path}: {first.why}")  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Does a ladder of one's own tell the same story as the paper's?"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis import stats
+from analysis.ladder import GAIN, LOSS, RECIPE_STEPS, Ladder
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement over the steps that change the network and have a gain in both ladders, each counted once.
+
+    Attributes:
+        steps: their names; the recipe's row is apart.
+        values: Spearman's rho of the steps' top-1.
+        gains: Spearman's rho of the gains over the parents.
+        signs: share of steps whose gain has the paper's sign, with the exact interval; p against one half.
+        matching: how many have it.
+        clear: the same share among the steps with a verdict (gain or loss).
+        recipe_gain, paper_recipe_gain: the recipe's gain here and in the paper, points.
+    """
+
+    steps: tuple[str, ...]
+    values: stats.Interval
+    gains: stats.Interval
+    signs: stats.Interval
+    matching: int
+    clear: stats.Interval
+    clear_steps: int
+    recipe_gain: float
+    paper_recipe_gain: float
+
+
+def agreement_of(ladder: Ladder) -> Agreement | None:
+    """Compare a ladder with the paper's; None with fewer than three gains. A gain of exactly 0 matches nothing."""
+    table = ladder.table
+    recipe = table["step"].isin(RECIPE_STEPS)
+    both = table[~recipe & table["gain"].notna() & table["paper_gain"].notna()]
+    if len(both) < 3:
+        return None
+    same = both["gain"] * both["paper_gain"] > 0
+    clear = both["verdict"].isin((GAIN, LOSS))
+
+    def first(column: pd.Series) -> float:
+        return float(column[recipe].iloc[0]) if recipe.any() else float("nan")
+
+    return Agreement(
+        steps=tuple(both["step"]),
+        values=stats.rank_correlation(both["top1"].tolist(), both["paper_top1"].tolist()),
+        gains=stats.rank_correlation(both["gain"].tolist(), both["paper_gain"].tolist()),
+        signs=stats.share(int(same.sum()), len(both)),
+        matching=int(same.sum()),
+        clear=stats.share(int((same & clear).sum()), int(clear.sum())),
+        clear_steps=int(clear.sum()),
+        recipe_gain=first(table["gain"]),
+        paper_recipe_gain=first(table["paper_gain"]),
+    )

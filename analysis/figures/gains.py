@@ -1,0 +1,75 @@
+"""What each step gains over the step that it builds on, how sure that is, and what the paper found."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis import theme
+from analysis.ladder import GAIN, LOSS, Ladder
+
+COLOURS = {GAIN: theme.GOOD, LOSS: theme.BAD}
+
+
+@theme.styled
+def gains_figure(ladder: Ladder, *, paper: Ladder | None = None, caption: str = "", size: str = "page") -> Figure:
+    """A dot with its 95 % interval per step; the paper's gain as a diamond; the band is what these runs cannot find."""
+    rows = ladder.table[ladder.table["parent"].notna()].reset_index(drop=True)
+    fig = theme.figure(size, height=1.35 * len(rows) + 5 + caption.count("\n"))
+    axes = fig.subplots()
+    theme.note(fig, caption, size)
+    theme.clean(axes, "x")
+    mde = rows["mde"].median()
+    if mde == mde:
+        axes.axvspan(-mde, mde, color=theme.GRID, zorder=0, linewidth=0)
+    axes.axvline(0, color=theme.MUTED, linewidth=theme.points(0.8), zorder=1)
+    right = axes.get_yaxis_transform()
+    for y, row in enumerate(rows.itertuples()):
+        colour = COLOURS.get(row.verdict, theme.MUTED)
+        sure = row.gain_low == row.gain_low
+        if sure:
+            axes.plot([row.gain_low, row.gain_high], [y, y], color=colour, zorder=2)
+        if row.gain == row.gain:
+            face = colour if sure else "white"
+            dot = axes.plot(row.gain, y, "o", color=colour, markerfacecolor=face, markersize=theme.points(5), zorder=3)
+            dot[0].set_gid(f"gain:{row.step}")
+        if paper is not None and row.paper_gain == row.paper_gain:
+            axes.plot(
+                row.paper_gain, y + 0.27, "D", color=theme.PAPER, markersize=theme.points(3), zorder=2, clip_on=False
+            )
+        axes.text(1.015, y, row.verdict, transform=right, va="center", color=colour, clip_on=False)
+    axes.set_yticks(np.arange(len(rows)))
+    axes.set_yticklabels(rows["label"])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("gain in top-1 over the step before (points)")
+    fig.legend(
+        handles=_legend(rows["gain_low"].notna().any(), mde == mde, paper is not None),
+        loc="outside upper left",
+        ncols=1 if size == "column" else 3,
+    )
+    return fig
+
+
+def _legend(intervals: bool, band: bool, paper: bool) -> list[Line2D | Patch]:
+    handles: list[Line2D | Patch] = []
+    if intervals:
+        handles.append(Line2D([], [], color=theme.INK, marker="o", label="gain with 95 % interval"))
+    else:
+        handles.append(
+            Line2D([], [], color=theme.INK, marker="o", markerfacecolor="white", linestyle="", label="gain, n = 1")
+        )
+    if paper:
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=theme.PAPER,
+                marker="D",
+                linestyle="",
+                markersize=theme.points(3),
+                label="the paper's gain",
+            )
+        )
+    if band:
+        handles.append(Patch(facecolor=theme.GRID, label="too small to be found (80 % power)"))
+    return handles

@@ -1,0 +1,190 @@
+"""Which runs belong together: one ladder is one regime, data set, budget and setting of the recipes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.collect import Collection, Skipped
+from analysis.records import COLUMNS
+from experiments.errors import ConfigError
+from roadmap import STEPS
+
+_LADDER_RECIPES = tuple(dict.fromkeys(step.recipe for step in reversed(STEPS)))  # the last step's recipe first
+SETTINGS = ("design", "recipe", "budget", "data", "batch", "versions")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that may be compared with each other: at most one configuration per (recipe, set of changes).
+
+    Attributes:
+        name: folder name, unique among the groups of one collection.
+        title: the same in words.
+        runs: rows of the collection; `step` is None off the ladder.
+        other: runs of the same regime, data and budget under other settings (single techniques off, say).
+        unfinished: what was skipped and names this regime, data and budget.
+        settings: nested settings of one run of the last step's recipe.
+    """
+
+    name: str
+    title: str
+    regime: str
+    data: str
+    budget: str
+    profile: str
+    runs: pd.DataFrame
+    other: pd.DataFrame
+    unfinished: tuple[Skipped, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def steps(self) -> int:
+        """How many ladder steps have at least one sealed run."""
+        return int(self.runs["step"].nunique())
+
+
+def select(collection: Collection, conditions: Sequence[str]) -> pd.DataFrame:
+    """The runs that meet every `key=value`; key is a column or a dotted setting such as recipe.lr or data.checksum.
+
+    Raises:
+        ConfigError: a malformed condition or an unknown key.
+    """
+    runs = collection.runs
+    for condition in conditions:
+        key, equals, value = condition.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--select {condition!r} must be key=value, e.g. data=fashion_mnist")
+        if key in COLUMNS:
+            chosen = runs[key].map(lambda item, value=value: _same(item, value))
+        elif key.split(".")[0] in SETTINGS and "." in key:
+            hit = {name: _same(_dig(collection.settings_of(name), key), value) for name in runs["settings"].unique()}
+            chosen = runs["settings"].map(hit)
+        else:
+            columns = ", ".join(name for name in COLUMNS if name not in ("path", "settings"))
+            raise ConfigError(f"--select {key}: no such key; there is {columns}, and {', '.join(SETTINGS)} with a dot")
+        runs = runs[chosen.astype(bool)]
+    return runs.reset_index(drop=True)
+
+
+def _dig(value: Any, key: str) -> Any:
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _same(item: Any, text: str) -> bool:
+    """Whether a recorded value is what was typed: as text, as a number, null for missing, the start of a long id."""
+    if item is None or item != item:
+        return text.lower() in ("null", "none")
+    if isinstance(item, bool | list | dict):
+        return json.dumps(item, separators=(",", ":")) == text.replace(" ", "")
+    if isinstance(item, str):
+        return item == text or (len(text) >= 8 and item.startswith(text))
+    try:
+        return float(item) == float(text)
+    except ValueError:
+        return False
+
+
+def groups_of(collection: Collection, runs: pd.DataFrame | None = None) -> tuple[list[Group], list[Skipped]]:
+    """All groups, the one with most steps (then most runs) first, and what was set aside for being ambiguous.
+
+    A ladder needs two recipes. Where one recipe was trained in several settings, each is a group of its own, and the
+    other recipe's rows are those of its most-used setting.
+    """
+    runs = collection.runs if runs is None else runs
+    groups: list[Group] = []
+    aside: list[Skipped] = []
+    for _, family in runs.groupby(["regime", "profile"], sort=False):
+        plain = (family["plain"] == 1) & (family["without"] == "")
+        ladders = _ladders(family[plain])
+        for variants in ladders:
+            inside = plain & family["variant"].isin(variants)
+            chosen, ambiguous = _one_configuration(family[inside])
+            aside += ambiguous
+            groups.append(_group(collection, chosen, family[~inside]))
+        if not ladders:
+            why = "it has typed flags or techniques switched off, and no plain run to compare it with"
+            aside += [Skipped(run.path, "set aside", why, run.step, run.regime) for run in family.itertuples()]
+    groups.sort(key=lambda group: (-group.steps, -len(group.runs), group.name))
+    return _named_apart(groups), aside
+
+
+def _ladders(family: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Sets of variants (settings of a recipe) that make one ladder each, the most-used first."""
+    counts = family.groupby("recipe", sort=False)["variant"].value_counts()
+    by_recipe = {recipe: list(counts[recipe].index) for recipe in counts.index.unique("recipe")}
+    present = [recipe for recipe in _LADDER_RECIPES if recipe in by_recipe]
+    if not present:
+        return [(variant,) for variants in by_recipe.values() for variant in variants]
+    leading, partners = present[0], [by_recipe[recipe][0] for recipe in present[1:]]
+    ladders = [(variant, *partners) for variant in by_recipe[leading]]
+    rest = [v for recipe, variants in by_recipe.items() for v in variants if recipe != leading and v not in partners]
+    return ladders + [(variant,) for variant in rest]
+
+
+def _one_configuration(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[Skipped]]:
+    """Keep one config_id per (recipe, changes): the one with most runs. The others are never averaged in."""
+    keys = ["recipe", "changes"]
+    counts = runs.groupby([*keys, "config_id"], sort=True).size().sort_values(ascending=False, kind="stable")
+    best = counts.reset_index().drop_duplicates(keys)["config_id"]
+    left = runs[~runs["config_id"].isin(best)]
+    aside = [
+        Skipped(
+            run.path,
+            "set aside",
+            f"another configuration of the same set of changes; --select config_id={run.config_id[:12]} shows it",
+            run.step,
+            run.regime,
+        )
+        for run in left.itertuples()
+    ]
+    return runs[runs["config_id"].isin(best)].reset_index(drop=True), aside
+
+
+def _group(collection: Collection, runs: pd.DataFrame, other: pd.DataFrame) -> Group:
+    first = runs.iloc[0]
+    latest = runs[runs["recipe"] == _LADDER_RECIPES[0]]
+    settings = collection.settings_of((latest if len(latest) else runs).iloc[0]["settings"])
+    unfinished = tuple(
+        item
+        for item in collection.skipped
+        if item.state in ("half done", "failed")
+        and item.regime == first.regime
+        # a run without a readable config is shown in every group that it could belong to
+        and item.data in (None, first.data)
+        and item.budget in (None, first.budget)
+    )
+    return Group(
+        name=f"{first.regime}-{first.data}-{first.budget}",
+        title=f"{first.data}, regime {first.regime}, budget {first.budget}",
+        regime=first.regime,
+        data=first.data,
+        budget=first.budget,
+        profile=first.profile,
+        runs=runs,
+        other=other.reset_index(drop=True),
+        unfinished=unfinished,
+        settings=settings,
+    )
+
+
+def _named_apart(groups: list[Group]) -> list[Group]:
+    """Groups with distinct names: a second one of the same name gets the start of its leading variant's hash."""
+    seen: set[str] = set()
+    apart = []
+    for group in groups:
+        mark = group.runs["variant"].value_counts().index[0][:6]
+        name = group.name if group.name not in seen else f"{group.name}-{mark}"
+        title = group.title if name == group.name else f"{group.title} (settings {mark})"
+        seen.add(name)
+        apart.append(Group(**{**vars(group), "name": name, "title": title}))
+    return apart
+
+
+def second_regime(group: Group, groups: Sequence[Group]) -> Group | None:
+    """The group of another regime on the same data and budget with most steps, for the figure's grey bars."""
+    return next((other for other in groups if other.profile == group.profile and other.regime != group.regime), None)

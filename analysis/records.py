@@ -1,0 +1,154 @@
+"""One run record as one flat row, and the two keys that say which runs may be compared."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from roadmap import Design, UserError, design_for, step_at
+
+# column -> sqlite type; the order is the order of the table
+COLUMNS = {
+    "path": "TEXT",  # relative to RUNS
+    "run_id": "TEXT",
+    "config_id": "TEXT",
+    "step": "TEXT",  # None off the ladder
+    "changes": "TEXT",  # joined with "+", ladder order
+    "study": "TEXT",
+    "regime": "TEXT",
+    "seed": "INTEGER",
+    "recipe": "TEXT",
+    "without": "TEXT",  # techniques switched off by name, joined with "+"
+    "budget": "TEXT",
+    "data": "TEXT",
+    "epochs": "REAL",
+    "top1": "REAL",
+    "top1_best": "REAL",
+    "top1_ema": "REAL",
+    "loss": "REAL",
+    "params": "REAL",
+    "gmacs": "REAL",
+    "params_1k": "REAL",
+    "gmacs_224": "REAL",
+    "images_per_second": "REAL",
+    "wall_seconds": "REAL",
+    "status": "TEXT",
+    "device": "TEXT",
+    "threads": "REAL",
+    "eval_size": "REAL",
+    "git_commit": "TEXT",
+    "git_dirty": "INTEGER",
+    "command": "TEXT",
+    "plain": "INTEGER",  # 1: the network is exactly what its set of changes says, no flag was typed
+    "profile": "TEXT",  # hash of what a whole ladder shares: data, budget, image size, precision, stem stride
+    "variant": "TEXT",  # hash of what a recipe fixes: recipe, batch, layer scale, init, drop path
+    "settings": "TEXT",  # hash of the record's nested settings, see `settings_of`
+}
+NUMBERS = tuple(name for name, kind in COLUMNS.items() if kind == "REAL")
+_SAME_NAME = (
+    *("run_id", "config_id", "step", "study", "regime", "seed", "epochs", "top1", "top1_best", "top1_ema", "loss"),
+    *("params", "gmacs", "params_1k", "gmacs_224", "images_per_second", "wall_seconds", "status", "device"),
+    "threads",
+)
+_RECIPE_FLAGS = ("layer_scale", "init", "drop_path")
+_NOT_CONTENT = (
+    "root",
+    "download",
+    "damaged_share",
+    "image_size",
+    "stem_stride",
+)  # of data; the last two are read elsewhere
+_OPTIONAL = ("batch", "precision", "image_size", "match_gmacs")
+
+
+def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The row (keys of COLUMNS) and the nested settings as canonical JSON of a validated record.
+
+    Raises:
+        ValueError: the record contradicts itself or the ladder; one line.
+    """
+    design, recipe, data = record["design"], record["recipe"], record["data"]
+    changes = tuple(record["changes"])
+    row = {name: record[name] for name in _SAME_NAME}
+    row["plain"] = int(_is_plain(_canonical(design), changes, record["regime"], bool(record.get("match_gmacs"))))
+    if row["step"] is not None and (row["step"] != _step_at(changes, recipe["name"]) or not row["plain"]):
+        raise ValueError(f"it claims step {row['step']}, but its changes, recipe or design are not that step's")
+    git = record.get("git") or {}
+    settings = {key: record.get(key) for key in ("design", "recipe", "budget", "data", *_OPTIONAL, "versions")}
+    text = _canonical(settings)
+    row |= {
+        "path": path,
+        "changes": "+".join(changes),
+        "recipe": recipe["name"],
+        "without": "+".join(recipe.get("without") or ()),
+        "budget": record["budget"]["name"],
+        "data": data["name"],
+        "eval_size": record.get("eval_size") or data.get("eval_images"),
+        "git_commit": git.get("commit"),
+        "git_dirty": None if git.get("dirty") is None else int(git["dirty"]),
+        "command": _command(record),
+        "profile": profile_of(record),
+        "variant": _hash(
+            _canonical(
+                [recipe, record.get("batch"), record.get("match_gmacs")] + [design.get(f) for f in _RECIPE_FLAGS]
+            )
+        ),
+        "settings": _hash(text),
+    }
+    return row, text
+
+
+def profile_of(record: Mapping[str, Any]) -> str:
+    """Key of what all runs of one ladder share; runs with different keys are never averaged or compared."""
+    data = {key: value for key, value in record["data"].items() if key not in _NOT_CONTENT}
+    parts = [
+        data,
+        record["budget"],
+        record["design"].get("stem_stride"),
+        record.get("image_size"),
+        record.get("precision"),
+    ]
+    return _hash(_canonical(parts))
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+@cache
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_step_at = cache(step_at)
+
+
+@cache
+def _is_plain(design_json: str, changes: tuple[str, ...], regime: str, width_is_free: bool) -> bool:
+    """True if the recorded design is what (regime, changes) resolve to, the recipe's and the data's flags aside."""
+    recorded = {key: value for key, value in json.loads(design_json).items() if key != "name"}
+    try:
+        design = Design(**recorded)
+        free = {key: getattr(design, key) for key in (*_RECIPE_FLAGS, "stem_stride")}
+        if width_is_free:
+            free["width"] = design.width
+        return design_for(changes, regime, **free) == design
+    except (UserError, TypeError) as error:
+        raise ValueError(f"its design is not one of this version: {error}") from None
+
+
+def _command(record: Mapping[str, Any]) -> str:
+    """The command that trains this run: as it was typed where the record says so, else put together from the record."""
+    overrides = record.get("overrides")
+    if overrides is None:
+        names = {key: record[key]["name"] for key in ("recipe", "budget", "data")}
+        overrides = [f"+step={record['step'] or 'resnet50'}"]
+        if not record["step"] and record["changes"]:
+            overrides.append(f"'add=[{','.join(record['changes'])}]'")
+        overrides += [f"regime={record['regime']}", *(f"{k}={v}" for k, v in names.items()), f"seed={record['seed']}"]
+        without = record["recipe"].get("without")
+        overrides += [f"'recipe.without=[{','.join(without)}]'"] if without else []
+    else:
+        overrides = [f"'{word}'" if set(word) & set("[]{}() ,*&|;<>$") else word for word in overrides]
+    return " ".join(["python run.py", *overrides])

@@ -1,0 +1,227 @@
+"""Write a view: figures, tables and one page that holds everything."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis import tables, theme
+from analysis.agreement import agreement_of
+from analysis.collect import Collection, Skipped
+from analysis.ladder import FINISHED, Ladder
+from analysis.page import Drawing, Section, Table, data_uri, render
+from analysis.summary import summary_of
+from analysis.views import Named, View, figures_of
+
+MOST_ROWS = 1000  # of runs and of skipped files on the page; runs.csv and skipped.csv have all
+METHOD = (
+    "A row of the ladder is the mean over runs that differ in nothing but the seed (one config_id); the headline is "
+    "the last epoch. Top-1 is modelled as step + seed + noise by least squares, the noise pooled over the ladder; a "
+    "gain is a step's mean minus that of the step it builds on. Verdicts follow Holm's correction over all gains at 5 %.",
+    "“Detectable” is the smallest true gain that a test of one step would find with 80 % power; “seeds needed” is per "
+    "step for a gain as large as the one observed. The paired and the two-sample interval use only the two steps' own "
+    "runs. The test set's own error is not in the intervals: all runs share the same images.",
+)
+
+
+def write_view(
+    view: View,
+    out: Path,
+    *,
+    collection: Collection | None = None,
+    aside: Sequence[Skipped] = (),
+    others: Sequence[tuple[str, str]] = (),
+    alerts: Sequence[str] = (),
+    size: str = "page",
+    formats: tuple[str, ...] = theme.FORMATS,
+) -> list[Path]:
+    """Write ladder.{png,svg,pdf,csv,md,tex}, figures/, runs.csv, skipped.csv and report.html into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    drawings = {}
+    for named in figures_of(view):
+        figure = named.draw(size)
+        stem = out / "ladder" if named.name == "ladder" else out / "figures" / named.name
+        written += theme.save(figure, stem, formats)
+        drawings[named.name] = _drawing(named, figure if size == "page" else named.draw("page"))
+    skipped = (*(collection.skipped if collection else ()), *aside)
+    page = render(
+        title=f"The road to ConvNeXt: {view.title}",
+        subtitle=view.caption,
+        summary=summary_of(view.ladder, agreement_of(view.ladder)),
+        sections=[*_result_sections(view, drawings), *_run_sections(view, collection, skipped)],
+        alerts=[*alerts, *_alerts(view.ladder)],
+        others=others,
+    )
+    texts = {
+        "ladder.csv": tables.csv_of(view.ladder),
+        "ladder.md": tables.markdown_of(view.ladder),
+        "ladder.tex": tables.latex_of(view.ladder),
+        "report.html": page,
+    }
+    if view.group is not None:
+        texts["runs.csv"] = tables.runs_csv(view.group.runs)
+        texts["skipped.csv"] = tables.skipped_csv(skipped)
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8")
+        written.append(out / name)
+    return written
+
+
+def _drawing(named: Named, wide: Any) -> Drawing:
+    return Drawing(data_uri(wide), data_uri(named.draw("column")), named.title)
+
+
+def _alerts(ladder: Ladder) -> list[str]:
+    """What a reader must know before looking at any number."""
+    lost = ladder.table[ladder.table["diverged"] > 0]
+    if not len(lost):
+        return []
+    return [
+        f"{int(lost['diverged'].sum())} runs of {len(lost)} steps diverged: "
+        "these steps and the gains next to them get no verdict."
+    ]
+
+
+def _table(ladder: Ladder, columns: tuple[tables.Column, ...], title: str = "") -> Table:
+    heads, rows = tables.cells_of(ladder, columns)
+    return Table(heads, rows, title, css="ladder")
+
+
+def _result_sections(view: View, drawings: dict[str, Drawing]) -> list[Section]:
+    """The ladder, the gains with their noise, costs, kernels and curves: those that have a figure."""
+    ladder = view.ladder
+
+    def shown(*names: str) -> list[Drawing]:
+        return [drawings[name] for name in names if name in drawings]
+
+    parts = [
+        Section(
+            "ladder", "The ladder", figures=shown("ladder"), tables=[_table(ladder, tables.COLUMNS)], notes=ladder.notes
+        ),
+        Section(
+            "gains",
+            "Gains and noise",
+            figures=shown("gains"),
+            tables=[_table(ladder, tables.NOISE_COLUMNS)],
+            notes=METHOD,
+        ),
+        Section(
+            "cost", "Accuracy and cost", figures=shown(*(name for name in drawings if name.startswith("accuracy-")))
+        ),
+        Section("kernels", "Kernel sizes", figures=shown("kernels")),
+        Section("curves", "Training curves", figures=shown("curves")),
+    ]
+    return [part for part in parts if part.figures]
+
+
+def _run_sections(view: View, collection: Collection | None, skipped: Sequence[Skipped]) -> list[Section]:
+    """Where the numbers come from: settings, versions, every run with its command, and what was left out."""
+    group = view.group
+    if group is None or collection is None:
+        return [
+            Section(
+                "source",
+                "Where the numbers come from",
+                words=["roadmap/paper.csv: Tables 10 and 11 of arXiv 2201.03545v2."],
+            )
+        ]
+    runs = group.runs
+    facts = [
+        f"{len(runs)} runs in {collection.source.name}/, {runs['wall_seconds'].sum() / 3600:.1f} hours in all.",
+        f"Devices: {_counted(runs['device'])}. Threads: {_counted(runs['threads'].map('{:.0f}'.format))}.",
+        f"Code: {_counted(_commits(runs))}.",
+        f"Versions: {_counted(_versions(collection, runs['settings']))}.",
+    ]
+    settings = {key: value for key, value in group.settings.items() if key != "versions"}
+    missing = _missing_command(view)
+    parts = [
+        Section(
+            "provenance",
+            "Where the numbers come from",
+            facts,
+            details=[("settings of the leading recipe", json.dumps(settings, indent=2))],
+        ),
+        Section(
+            "runs",
+            "Every run and its command",
+            words=missing,
+            tables=[_runs_table(runs)],
+            notes=_more(len(runs), "runs.csv"),
+        ),
+    ]
+    if skipped:
+        words = ["What lies in the folder and gives no number here, and why."]
+        parts.append(
+            Section(
+                "skipped",
+                "Not counted",
+                words,
+                tables=[_skipped_table(skipped)],
+                notes=_more(len(skipped), "skipped.csv"),
+            )
+        )
+    return parts
+
+
+def _more(count: int, name: str) -> list[str]:
+    return [f"The first {MOST_ROWS} of {count}; {name} has all."] if count > MOST_ROWS else []
+
+
+def _counted(values: Any) -> str:
+    counts = values.value_counts()
+    return "; ".join(f"{value} ({count} runs)" for value, count in counts.items()) if len(counts) else "not recorded"
+
+
+def _commits(runs: Any) -> Any:
+    dirty = runs["git_dirty"].map(lambda flag: " with uncommitted changes" if flag == 1 else "")
+    return runs["git_commit"].map(lambda commit: f"commit {commit[:12]}" if commit else "commit not recorded") + dirty
+
+
+def _versions(collection: Collection, keys: Any) -> Any:
+    words = {
+        key: ", ".join(f"{name} {value}" for name, value in (collection.settings_of(key)["versions"] or {}).items())
+        for key in keys.unique()
+    }
+    return keys.map(words)
+
+
+def _missing_command(view: View) -> list[str]:
+    """The command that trains what the ladder still lacks, in the settings of its other runs."""
+    assert view.group is not None
+    runs, table = view.group.runs, view.ladder.table
+    lacking = table[(table["n"] == 0) & (table["diverged"] == 0)]["step"]
+    on_ladder = runs[runs["step"].notna()]
+    if not len(lacking) or not len(on_ladder):
+        return []
+    example = on_ladder.iloc[-1]["command"].split()
+    kept = [word for word in example[2:] if not word.startswith(("+step=", "step=", "seed="))]
+    seeds = ",".join(str(seed) for seed in sorted(on_ladder["seed"].unique()))
+    return [
+        "To train what is missing: "
+        + " ".join(["python run.py -m", f"+step={','.join(lacking)}", *kept, f"seed={seeds}"])
+    ]
+
+
+def _runs_table(runs: Any) -> Table:
+    heads = ("run", "seed", "status", "top-1", "minutes", "command")
+    rows = []
+    for run in runs.head(MOST_ROWS).itertuples():
+        top1 = run.top1 if math.isfinite(run.top1) else None
+        rows.append(
+            [
+                (run.step or run.changes or run.recipe, None),
+                (str(run.seed), float(run.seed)),
+                (run.status, None),
+                ("–" if top1 is None or run.status != FINISHED else f"{top1:.2f}", top1),
+                (f"{run.wall_seconds / 60:.1f}", float(run.wall_seconds)),
+                (run.command, None),
+            ]
+        )
+    return Table(heads, rows, code=(5,), text=(2, 5))
+
+
+def _skipped_table(skipped: Sequence[Skipped]) -> Table:
+    rows = [[(item.path, None), (item.state, None), (item.why, None)] for item in skipped[:MOST_ROWS]]
+    return Table(("path", "state", "why"), rows, text=(1,), wrap=(2,))

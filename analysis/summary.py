@@ -1,0 +1,127 @@
+"""What a ladder says, in sentences. Each is a claim that the tables back; none says more than the runs do."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from analysis import stats
+from analysis.agreement import Agreement
+from analysis.ladder import DIVERGED, FAILED, GAIN, HALF, LOSS, MISSING, NOISE, SINGLE, Ladder
+from analysis.tables import signed
+
+
+def summary_of(ladder: Ladder, agreement: Agreement | None) -> list[str]:
+    """The sentences for the top of the page."""
+    lines = [_ends(ladder), *_coverage(ladder), *_verdicts(ladder), *_noise(ladder)]
+    if agreement is not None and not ladder.is_paper:
+        lines += _agreement(agreement)
+    return [line for line in lines if line]
+
+
+def _names(rows: Sequence[str]) -> str:
+    return ", ".join(rows)
+
+
+def _ends(ladder: Ladder) -> str:
+    rows = ladder.measured
+    if not len(rows):
+        return "No finished run of a ladder step yet."
+    path = rows[rows["on_path"]]
+    if len(path) < 2 or ladder.means is None:
+        return f"{len(rows)} step trained so far: {rows.iloc[0].label} at {rows.iloc[0].top1:.2f} %."
+    first, last = path.iloc[0], path.iloc[-1]
+    weights = np.zeros((1, len(ladder.cells)))
+    weights[0, ladder.cells[last.step]], weights[0, ladder.cells[first.step]] = 1, -1
+    value, low, high, _ = (float(part[0]) for part in ladder.means.intervals(weights))
+    sure = min(first.n, last.n) >= 2 and math.isfinite(low)
+    interval = f" (95 % interval {signed(low)} to {signed(high)})" if sure else " (no interval: single runs)"
+    return (
+        f"From {first.label}, {first.top1:.2f} %, to {last.label}, {last.top1:.2f} %: {signed(value)} points{interval}."
+    )
+
+
+def _coverage(ladder: Ladder) -> list[str]:
+    table = ladder.table
+    lines = []
+    if not ladder.is_paper:
+        seeds = ladder.measured["n"]
+        spread = (
+            f"{seeds.min()} to {seeds.max()}"
+            if len(seeds) and seeds.min() != seeds.max()
+            else f"{seeds.max() if len(seeds) else 0}"
+        )
+        lines.append(f"{len(ladder.measured)} of {len(table)} steps have finished runs, {spread} per step.")
+    for status, verb in ((MISSING, "Not trained"), (HALF, "Half done"), (FAILED, "Failed"), (DIVERGED, "Diverged")):
+        found = table[(table["status"] == status)]["label"]
+        if len(found):
+            lines.append(f"{verb}: {_names(found)}.")
+    lost = table[(table["diverged"] > 0) & (table["n"] > 0)]
+    for row in lost.itertuples():
+        lines.append(
+            f"{row.label}: {row.diverged} of {row.n + row.diverged} runs diverged; its mean is over the others, so it "
+            "gets no verdict."
+        )
+    return lines
+
+
+def _verdicts(ladder: Ladder) -> list[str]:
+    table = ladder.table
+    lines = []
+    for verdict, words in ((GAIN, "Gains that noise does not explain (Holm-adjusted, 5 %)"), (LOSS, "Losses")):
+        rows = table[table["verdict"] == verdict].sort_values("gain", ascending=verdict == LOSS)
+        if len(rows):
+            lines.append(f"{words}: {_names([f'{r.label} {signed(r.gain)}' for r in rows.itertuples()])}.")
+    noise = table[table["verdict"] == NOISE]
+    if len(noise):
+        lines.append(f"Within noise, so neither shown to help nor shown not to: {_names(noise['label'])}.")
+    single = table[table["verdict"] == SINGLE]
+    if len(single):
+        lines.append(f"One run on either side, so no verdict: {_names(single['label'])}.")
+    return lines
+
+
+def _noise(ladder: Ladder) -> list[str]:
+    lines = []
+    mde = ladder.table["mde"].median()
+    if math.isfinite(ladder.sigma):
+        assert ladder.means is not None
+        model = "step + seed" if ladder.blocked else "step"
+        lines.append(
+            f"Noise of one run around {model}: {ladder.sigma:.3f} points, pooled over {ladder.means.df} degrees of "
+            f"freedom. A typical gain must be {mde:.2f} points to be found with 80 % power (before Holm's correction)."
+        )
+    errors = ladder.table["sampling_error"].dropna()
+    if len(errors):
+        bound = ladder.table["gain_sampling_error"].median()
+        lines.append(
+            f"Seeds say nothing about the choice of test images: it adds a standard error of {errors.median():.2f} "
+            f"points to each top-1 (binomial) and of at most {bound:.2f} to a gain (same images for both networks)."
+        )
+    return lines
+
+
+def _interval(value: stats.Interval, form: str = "{:.2f}") -> str:
+    shown = [
+        form.format(number).replace("-", "−").replace("%", " %") for number in (value.estimate, value.low, value.high)
+    ]
+    return f"{shown[0]} (95 % interval {shown[1]} to {shown[2]})" if math.isfinite(value.low) else shown[0]
+
+
+def _agreement(agreement: Agreement) -> list[str]:
+    lines = [
+        f"Agreement with the paper over {len(agreement.steps)} steps (the recipe's row apart): rank correlation of "
+        f"top-1 {_interval(agreement.values)}, of gains {_interval(agreement.gains)}; {agreement.matching} of "
+        f"{len(agreement.steps)} gains have the paper's sign: {_interval(agreement.signs, '{:.0%}')}."
+    ]
+    if agreement.clear_steps:
+        lines.append(
+            f"Of the {agreement.clear_steps} steps with a verdict, {_interval(agreement.clear, '{:.0%}')} have the "
+            "paper's sign."
+        )
+    if math.isfinite(agreement.recipe_gain):
+        lines.append(
+            f"The recipe's own gain: {signed(agreement.recipe_gain)}; "
+            f"the paper's: {signed(agreement.paper_recipe_gain)}."
+        )
+    return lines

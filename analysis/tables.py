@@ -1,0 +1,163 @@
+"""A ladder as a table to print: CSV with every number, Markdown and LaTeX (booktabs) with what a reader wants."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pandas as pd
+
+from analysis.collect import Skipped
+from analysis.ladder import Ladder
+from analysis.theme import number
+
+
+@dataclass(frozen=True)
+class Column:
+    """One printed column: its head, a row's text and the number to sort by (the text itself where None)."""
+
+    head: str
+    text: Callable[[Any], str]
+    key: Callable[[Any], float] | None = None
+
+
+def signed(value: float, decimals: int = 2) -> str:
+    """+0.31, −0.05, or an en dash for a missing number."""
+    return f"{value:+.{decimals}f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def plain(value: float, decimals: int = 2) -> str:
+    """A number, or an en dash for a missing one."""
+    return number(value, decimals) if math.isfinite(value) else "–"
+
+
+def _top1(row: Any) -> str:
+    if not math.isfinite(row.top1):
+        return str(row.status)
+    spread = f" ± {row.std:.2f}" if math.isfinite(row.std) else ""
+    lost = f", {row.diverged} diverged" if row.diverged else ""
+    return f"{row.top1:.2f}{spread} ({row.n:.0f}{lost})"
+
+
+def _gain(row: Any) -> str:
+    if not math.isfinite(row.gain_low):
+        return signed(row.gain)
+    return f"{signed(row.gain)} [{signed(row.gain_low)}, {signed(row.gain_high)}]"
+
+
+COLUMNS = (
+    Column("step", lambda row: row.label, lambda row: row.order),
+    Column("GMACs", lambda row: plain(row.gmacs), lambda row: row.gmacs),
+    Column("params (M)", lambda row: plain(row.params / 1e6), lambda row: row.params),
+    Column("images/s", lambda row: plain(row.images_per_second, 0), lambda row: row.images_per_second),
+    Column("top-1 (n)", _top1, lambda row: row.top1),
+    Column("gain [95 % CI]", _gain, lambda row: row.gain),
+    Column("verdict", lambda row: row.verdict or "–"),
+    Column("paper", lambda row: plain(row.paper_top1), lambda row: row.paper_top1),
+    Column("difference", lambda row: signed(row.difference), lambda row: row.difference),
+    Column("paper's gain", lambda row: signed(row.paper_gain), lambda row: row.paper_gain),
+    Column("difference of gains", lambda row: signed(row.gain_difference), lambda row: row.gain_difference),
+)
+NOISE_COLUMNS = (
+    COLUMNS[0],
+    Column("gain", lambda row: signed(row.gain), lambda row: row.gain),
+    Column("p (Holm)", lambda row: "–" if math.isnan(row.p_holm) else f"{row.p_holm:.2g}", lambda row: row.p_holm),
+    Column("detectable at 80 % power", lambda row: plain(row.mde), lambda row: row.mde),
+    Column("seeds needed", lambda row: _seeds(row.seeds_needed), lambda row: row.seeds_needed),
+    Column("95 % CI, paired", lambda row: _pair(row.paired_low, row.paired_high), lambda row: row.paired_low),
+    Column("95 % CI, two samples", lambda row: _pair(row.welch_low, row.welch_high), lambda row: row.welch_low),
+    Column("test-set error of top-1", lambda row: plain(row.sampling_error), lambda row: row.sampling_error),
+    Column("… of the gain, at most", lambda row: plain(row.gain_sampling_error), lambda row: row.gain_sampling_error),
+)
+
+
+def _seeds(value: float) -> str:
+    return "–" if math.isnan(value) else "more than 1000" if math.isinf(value) else f"{value:.0f}"
+
+
+def _pair(low: float, high: float) -> str:
+    return f"[{signed(low)}, {signed(high)}]" if math.isfinite(low) else "–"
+
+
+def columns_of(ladder: Ladder, columns: tuple[Column, ...] = COLUMNS) -> tuple[Column, ...]:
+    """The columns that say something about this ladder: those that would be empty, or 0 by definition, are left out."""
+    rows = list(ladder.table.itertuples())
+    idle = ("paper", "difference", "paper's gain", "difference of gains") if ladder.is_paper else ()
+    return tuple(c for c in columns if c.head not in idle and any(c.text(row) != "–" for row in rows))
+
+
+def csv_of(ladder: Ladder) -> str:
+    """Every column of the ladder, a row per step, full precision; "parent" is the step that the gain is over."""
+    frame = ladder.table.copy()
+    frame.insert(2, "regime", ladder.regime)
+    text: str = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return text
+
+
+def markdown_of(ladder: Ladder, columns: tuple[Column, ...] = COLUMNS) -> str:
+    """A Markdown table."""
+    columns = columns_of(ladder, columns)
+    lines = ["| " + " | ".join(c.head for c in columns) + " |", "|" + "---|" + "---:|" * (len(columns) - 1)]
+    for row in ladder.table.itertuples():
+        lines.append("| " + " | ".join(c.text(row).replace("|", "\\|") for c in columns) + " |")
+    return "\n".join([*lines, *(f"\n{note}" for note in ladder.notes)]) + "\n"
+
+
+_TEX = {
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "→": r"$\rightarrow$",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "–": "--",
+    "…": r"\dots",
+}
+
+
+def _tex(text: str) -> str:
+    first, *rest = text.split('"')  # straight quotes in pairs become ``...''
+    quoted = first + "".join(("``" if i % 2 == 0 else "''") + part for i, part in enumerate(rest))
+    return "".join(_TEX.get(letter, letter) for letter in quoted)
+
+
+def latex_of(ladder: Ladder, columns: tuple[Column, ...] = COLUMNS) -> str:
+    """A LaTeX tabular with booktabs rules and a thin rule between the sections."""
+    columns = columns_of(ladder, columns)
+    lines = [r"% needs \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}", r"\toprule"]
+    lines += [" & ".join(_tex(c.head) for c in columns) + r" \\", r"\midrule"]
+    section = ladder.table["section"].iloc[0]
+    for row in ladder.table.itertuples():
+        if row.section != section:
+            section = row.section
+            lines.append(r"\midrule")
+        lines.append(" & ".join(_tex(c.text(row)) for c in columns) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {_tex(note)}" for note in ladder.notes)]) + "\n"
+
+
+def cells_of(
+    ladder: Ladder, columns: tuple[Column, ...] = COLUMNS
+) -> tuple[list[str], list[list[tuple[str, float | None]]]]:
+    """Heads and rows of (text, sort key) for a sortable page; None sorts last."""
+    columns = columns_of(ladder, columns)
+
+    def key(column: Column, row: Any) -> float | None:
+        value = float(column.key(row)) if column.key else math.nan
+        return value if math.isfinite(value) else None
+
+    rows = [[(c.text(row), key(c, row)) for c in columns] for row in ladder.table.itertuples()]
+    return [c.head for c in columns], rows
+
+
+def runs_csv(runs: pd.DataFrame) -> str:
+    """The runs behind a ladder, a row each."""
+    text: str = runs.drop(columns=["settings"]).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return text
+
+
+def skipped_csv(skipped: Sequence[Skipped]) -> str:
+    """What gave no number and why, a row each."""
+    frame = pd.DataFrame([vars(item) for item in skipped], columns=[item.name for item in fields(Skipped)])
+    text: str = frame.to_csv(index=False, lineterminator="\n")
+    return text

@@ -1,0 +1,147 @@
+"""What one page shows: a ladder beside the paper's, from runs or from the paper alone, and its figures."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.collect import Collection
+from analysis.figures.curves import curves_figure
+from analysis.figures.gains import gains_figure
+from analysis.figures.kernels import has_kernels, kernels_figure
+from analysis.figures.roadmap import roadmap_figure
+from analysis.figures.tradeoff import METRICS, has_metric, tradeoff_figure
+from analysis.groups import Group, second_regime
+from analysis.ladder import Ladder, ladder_of, paper_ladder
+from experiments.records import read_lines
+from roadmap import paper
+
+PAPER_REGIMES = tuple(dict.fromkeys(row.regime for row in paper.rows()))
+
+
+@dataclass(frozen=True)
+class View:
+    """A ladder with everything that is drawn beside it. `group` is None for the paper's own numbers."""
+
+    name: str
+    title: str
+    ladder: Ladder
+    second: Ladder | None
+    paper: Ladder | None
+    paper_second: Ladder | None
+    caption: str
+    group: Group | None = None
+    curves: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Named:
+    """A figure to draw in any size: its file name, what it shows, and the function that draws it."""
+
+    name: str
+    title: str
+    draw: Callable[[str], Figure]
+
+
+def paper_views() -> list[View]:
+    """The paper's own numbers, the main regime first, each with the other regime behind it."""
+    ladders = {regime: paper_ladder(regime) for regime in PAPER_REGIMES}
+    views = []
+    for regime, ladder in ladders.items():
+        second = next((other for name, other in ladders.items() if name != regime), None)
+        caption = (
+            "Published numbers, “A ConvNet for the 2020s”, Tables 10 and 11. Top-1 on ImageNet-1K at 224 px; enhanced "
+            "recipe with layer scale 1e-6 from the second row on. Axes of accuracy do not start at 0. "
+        )
+        views.append(
+            View(f"paper-{regime}", ladder.title, ladder, second, None, None, caption + " ".join(ladder.notes))
+        )
+    return views
+
+
+def views_of(collection: Collection, groups: list[Group]) -> list[View]:
+    """A view per group of runs, in the groups' order."""
+    ladders = {group.name: ladder_of(group) for group in groups}
+    views = []
+    for group in groups:
+        other = second_regime(group, groups)
+        published = {regime: paper_ladder(regime) for regime in PAPER_REGIMES}
+        regime = group.regime if group.regime in published else PAPER_REGIMES[0]
+        views.append(
+            View(
+                name=group.name,
+                title=group.title,
+                ladder=ladders[group.name],
+                second=ladders[other.name] if other else None,
+                paper=published[regime],
+                paper_second=next((p for name, p in published.items() if name != regime), None),
+                caption=_caption(group),
+                group=group,
+                curves=_curves(collection.source, group),
+            )
+        )
+    return views
+
+
+def _caption(group: Group) -> str:
+    """What was trained: data, recipe and the settings that differ between the paper's text and its code."""
+    recipe, design = group.settings["recipe"], group.settings["design"]
+    epochs = sorted({int(value) for value in group.runs["epochs"]})
+    length = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
+    scale = design.get("layer_scale")
+    return (
+        f"These runs: {group.title}. Recipe {recipe['name']}, {length} epochs, layer scale "
+        f"{'off' if scale is None else f'{scale:g}'}, drop path {design.get('drop_path', 0):g}; the first row has the "
+        f"original recipe. Top-1 of the last epoch. Axes of accuracy do not start at 0."
+    )
+
+
+def _curves(source: Path, group: Group) -> pd.DataFrame | None:
+    """Top-1 by step and epoch, the mean over seeds; None where no run left its metrics."""
+    runs = group.runs[group.runs["step"].notna() & (group.runs["status"] == "finished")]
+    rows: list[tuple[str, float, float]] = []
+    for run in runs.itertuples():
+        try:
+            lines = read_lines(source / run.path / "metrics.jsonl")
+            rows += [(run.step, line["epoch"], line["top1"]) for line in lines if line.get("top1") is not None]
+        except (ValueError, KeyError, OSError):
+            continue  # the curve is a picture beside the result; the result itself is whole
+    frame = pd.DataFrame(rows, columns=["step", "epoch", "top1"])
+    return frame.groupby(["step", "epoch"], as_index=False).mean() if len(frame) else None
+
+
+def figures_of(view: View) -> Iterator[Named]:
+    """The figures that this view has the numbers for, the ladder first."""
+    ladder, published, caption = view.ladder, view.paper, view.caption
+
+    def ladder_figure(size: str) -> Figure:
+        beside = {"second": view.second, "paper": published, "paper_second": view.paper_second}
+        return roadmap_figure(ladder, **beside, caption=caption, size=size)
+
+    yield Named("ladder", "The roadmap: a bar per step, its GFLOPs, the paper beside it", ladder_figure)
+    if ladder.table["gain"].notna().any():
+        text = caption.split(" Axes")[0] + " Intervals: 95 %, noise pooled over the ladder."
+        yield Named(
+            "gains", "Gain of each step", lambda size: gains_figure(ladder, paper=published, caption=text, size=size)
+        )
+    for metric in METRICS:
+        if has_metric(ladder, metric):
+            name = f"accuracy-{metric.replace('_', '-')}"
+            yield Named(name, f"Accuracy against {METRICS[metric][0]}", _tradeoff(view, metric))
+    named = {"these runs": ladder} if published else {}
+    for one in (published or ladder, view.paper_second or (view.second if not published else None)):
+        if one is not None:
+            named[f"the paper, {one.title.split(', ')[-1]}"] = one
+    if has_kernels(ladder):
+        yield Named(
+            "kernels", "Kernel sizes", lambda size: kernels_figure(named, caption=caption.split(" Axes")[0], size=size)
+        )
+    curves = view.curves
+    if curves is not None:
+        yield Named("curves", "Training curves", lambda size: curves_figure(ladder, curves, caption=caption, size=size))
+
+
+def _tradeoff(view: View, metric: str) -> Callable[[str], Figure]:
+    return lambda size: tradeoff_figure(view.ladder, metric, paper=view.paper, caption=view.caption, size=size)

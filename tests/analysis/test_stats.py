@@ -1,0 +1,194 @@
+"""The statistics against known answers: simulated ladders, scipy and statsmodels on the same data."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+from analysis import stats
+from roadmap import STEPS
+
+NAMES = [step.name for step in STEPS]
+PAIRS = [(i, NAMES.index(step.parent)) for i, step in enumerate(STEPS) if step.parent]
+WEIGHTS = np.zeros((len(PAIRS), len(NAMES)))
+for row, (child, parent) in enumerate(PAIRS):
+    WEIGHTS[row, child], WEIGHTS[row, parent] = 1, -1
+
+
+def simulate(simulations, means, seeds=3, noise=0.1, seed_effect=0.2, rng=0):
+    """Labels and top-1s (simulations, steps * seeds) of ladders with known means."""
+    random = np.random.default_rng(rng)
+    cells = np.repeat(np.arange(len(means)), seeds)
+    blocks = np.tile(np.arange(seeds), len(means))
+    values = np.asarray(means)[cells] + seed_effect * random.standard_normal((simulations, seeds))[:, blocks]
+    return cells, blocks, values + noise * random.standard_normal(values.shape)
+
+
+TRUE = 80 + np.cumsum(np.linspace(-0.4, 0.6, len(NAMES)))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_intervals_cover_known_gains_and_are_hardly_wider_than_exact(seeds):
+    cells, blocks, values = simulate(2000, TRUE, seeds)
+    gain, low, high, _ = stats.AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)
+    true = WEIGHTS @ TRUE
+    covered = ((low <= true) & (true <= high)).mean(axis=0)
+    assert 0.93 <= covered.min()
+    assert covered.max() <= 0.97
+    exact = 2 * scipy_stats.norm.ppf(0.975) * 0.1 * math.sqrt(2 / seeds)
+    assert np.median(high - low) <= 1.3 * exact
+    assert np.abs(gain.mean(axis=0) - true).max() < 0.01
+
+
+def test_intervals_cover_when_runs_are_missing():
+    cells, blocks, values = simulate(2000, TRUE, seeds=4, rng=1)
+    kept = np.random.default_rng(3).permutation(len(cells))[: int(0.8 * len(cells))]
+    model = stats.AdditiveModel(cells[kept], blocks[kept])
+    assert model.blocked
+    _, low, high, _ = model.fit(values[:, kept]).intervals(WEIGHTS)
+    true = WEIGHTS @ TRUE
+    covered = ((low <= true) & (true <= high)).mean(axis=0)
+    assert 0.93 <= covered.min()
+    assert covered.max() <= 0.97
+
+
+def test_holm_keeps_false_positives_below_five_per_cent():
+    cells, blocks, values = simulate(20000, np.full(len(NAMES), 80.0), rng=2)
+    p = stats.AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)[3]
+    rejected = p.min(axis=1) * len(PAIRS) < 0.05  # Holm's first step decides whether anything is rejected
+    for i in [*np.flatnonzero(rejected)[:5], *np.flatnonzero(~rejected)[:5]]:
+        assert (stats.holm(p[i]) < 0.05).any() == rejected[i]
+    assert rejected.mean() <= 0.05
+    assert (p < 0.05).any(axis=1).mean() > 0.2  # without the correction it would not hold
+
+
+def test_power_at_the_minimum_detectable_effect_is_what_it_says():
+    error = 0.1 * math.sqrt(2 / 3)
+    effect = stats.detectable(error, df=32)
+    means = np.full(len(NAMES), 80.0)
+    means[-1] += effect
+    cells, blocks, values = simulate(4000, means, rng=4)
+    p = stats.AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)[3][:, -1]
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_model_equals_statsmodels_on_unbalanced_data():
+    cells, blocks, values = simulate(1, TRUE, rng=5)
+    kept = np.delete(np.arange(len(cells)), [0, 7, 20, 21])
+    frame = pd.DataFrame({"y": values[0][kept], "cell": cells[kept].astype(str), "block": blocks[kept].astype(str)})
+    expected = smf.ols("y ~ 0 + C(cell) + C(block)", frame).fit()
+    fit = stats.AdditiveModel(cells[kept], blocks[kept]).fit(frame["y"].to_numpy())
+    assert fit.df == expected.df_resid
+    assert float(fit.sigma) == pytest.approx(math.sqrt(expected.mse_resid))
+    gain, low, high, p = fit.intervals(WEIGHTS)
+    for row, (child, parent) in enumerate(PAIRS):
+        test = expected.t_test(f"C(cell)[{child}] - C(cell)[{parent}] = 0")
+        assert gain[row] == pytest.approx(test.effect.item())
+        assert (low[row], high[row]) == pytest.approx(tuple(test.conf_int()[0]))
+        assert p[row] == pytest.approx(test.pvalue.item(), rel=1e-6)
+
+
+def test_balanced_means_are_plain_means():
+    cells, blocks, values = simulate(3, TRUE, rng=6)
+    fit = stats.AdditiveModel(cells, blocks).fit(values)
+    assert np.allclose(fit.mean, values.reshape(3, len(NAMES), 3).mean(axis=2))
+
+
+def test_seeds_that_do_not_link_the_steps_leave_the_seed_effect_out():
+    model = stats.AdditiveModel([0, 0, 1, 1], [0, 1, 2, 3])
+    assert not model.blocked
+    assert model.df == 2
+
+
+def test_one_run_per_step_gives_no_interval():
+    fit = stats.AdditiveModel([0, 1], [0, 0]).fit(np.array([80.0, 81.0]))
+    gain, low, high, p = fit.intervals(np.array([[-1.0, 1.0]]))
+    assert gain[0] == pytest.approx(1)
+    assert np.isnan([low[0], high[0], p[0]]).all()
+
+
+def test_no_spread_at_all_is_no_certainty():
+    fit = stats.AdditiveModel([0, 0, 1, 1], [0, 1, 0, 1]).fit(np.array([80.0, 80.0, 81.0, 81.0]))
+    assert float(fit.sigma) == 0
+    assert np.isnan(fit.intervals(np.array([[-1.0, 1.0]]))[1]).all()
+
+
+def test_published_summary_gives_the_t_test_of_scipy():
+    means = stats.means_from_summary([80.0, 81.0], [0.2, 0.3], [3, 3])
+    gain, low, high, p = means.intervals(np.array([[-1.0, 1.0]]))
+    expected = scipy_stats.ttest_ind_from_stats(81.0, 0.3, 3, 80.0, 0.2, 3)
+    assert p[0] == pytest.approx(expected.pvalue)
+    assert high[0] - gain[0] == pytest.approx(gain[0] - low[0])
+
+
+def test_holm_equals_statsmodels_and_skips_untested():
+    p = [0.01, math.nan, 0.04, 0.03]
+    expected = multipletests([0.01, 0.04, 0.03], method="holm")[1]
+    assert stats.holm(p)[[0, 2, 3]] == pytest.approx(expected)
+    assert math.isnan(stats.holm(p)[1])
+    assert np.isnan(stats.holm([math.nan])).all()
+
+
+@pytest.mark.parametrize("n", [3, 5, 20])
+def test_detectable_effect_equals_statsmodels(n):
+    expected = TTestPower().solve_power(effect_size=None, nobs=n, alpha=0.05, power=0.8)
+    assert stats.detectable(1 / math.sqrt(n), n - 1) == pytest.approx(expected, rel=1e-4)
+
+
+def test_seeds_needed_reaches_the_power_and_one_less_does_not():
+    effect, sigma, steps = 0.15, 0.1, 17
+    n = stats.seeds_needed(effect, sigma, steps)
+
+    def power(count):
+        return stats.power_of(effect, sigma * math.sqrt(2 / count), (steps - 1) * (count - 1))
+
+    assert power(n) >= 0.8 > power(n - 1)
+    assert math.isinf(stats.seeds_needed(1e-6, sigma, steps))
+    assert stats.seeds_needed(5.0, sigma, steps) == 2
+    assert math.isnan(stats.seeds_needed(0.1, math.nan, steps))
+
+
+def test_paired_and_two_sample_equal_scipy():
+    a, b = [81.0, 81.3, 81.1], [80.5, 80.9, 80.4]
+    paired = scipy_stats.ttest_rel(a, b)
+    assert (stats.paired(a, b).low, stats.paired(a, b).high) == pytest.approx(tuple(paired.confidence_interval(0.95)))
+    welch = scipy_stats.ttest_ind(a, b, equal_var=False)
+    assert stats.two_sample(a, b).p == pytest.approx(welch.pvalue)
+    assert math.isnan(stats.paired([81.0], [80.0]).low)
+    assert math.isnan(stats.two_sample([81.0], [80.0, 80.1]).low)
+
+
+def test_sampling_error_is_binomial_and_the_bound_holds():
+    assert stats.sampling_error(80.0, 10000) == pytest.approx(0.4)
+    random = np.random.default_rng(0)
+    images, gains = 1000, []
+    for _ in range(2000):
+        hard = random.random(images)
+        gains.append(100 * ((hard < 0.85).mean() - ((hard + 0.05 * random.random(images)) < 0.83).mean()))
+    assert np.std(gains) <= stats.sampling_error_of_gain(85, 80.5, images)
+
+
+def test_rank_correlation_equals_scipy_and_covers():
+    random = np.random.default_rng(1)
+    a, b = random.random(12), random.random(12)
+    assert stats.rank_correlation(a, b).estimate == pytest.approx(scipy_stats.spearmanr(a, b).statistic)
+    rho = 6 / math.pi * math.asin(0.6 / 2)  # Spearman's of a bivariate normal with correlation 0.6
+    hits = 0
+    for _ in range(1000):
+        x = random.standard_normal(15)
+        y = 0.6 * x + 0.8 * random.standard_normal(15)
+        interval = stats.rank_correlation(x, y)
+        hits += interval.low <= rho <= interval.high
+    assert 0.92 <= hits / 1000 <= 0.98
+    assert math.isnan(stats.rank_correlation([1, 1, 1], [1, 2, 3]).estimate)
+
+
+def test_share_is_clopper_pearson():
+    interval = stats.share(10, 12)
+    assert (interval.low, interval.high) == pytest.approx((0.5159, 0.9791), abs=1e-4)
+    assert math.isnan(stats.share(0, 0).estimate)
