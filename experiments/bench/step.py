@@ -1,4 +1,4 @@
-"""A full training step (forward, loss, backward, optimizer) of the ladder's networks beside other libraries' modules."""
+"""A training step (forward, loss, backward, optimizer) of the ladder's networks beside other libraries' modules."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
