@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cache
 
 from roadmap.complexity import complexity_of
 from roadmap.design import Design
@@ -40,6 +41,7 @@ def match_width(
     if not (number and math.isfinite(target_gmacs) and target_gmacs > 0):
         raise DesignError(f"match_gmacs={target_gmacs!r} must be null or a number above 0, e.g. 4.5")
 
+    @cache
     def gmacs(width: float) -> float:
         counted = design.replace(width=width, stem_stride=4)
         return complexity_of(counted, image_size=image_size, num_classes=num_classes).gmacs

@@ -1,0 +1,132 @@
+"""`match_gmacs`: any subset of changes meets a budget of multiply-accumulates by its width alone."""
+
+import dataclasses
+import math
+import random
+
+import pytest
+
+from roadmap import Design, DesignError, complexity_of, design_for, match_width
+from roadmap.plan import plan_network
+from tests.roadmap.test_resolve import all_subsets
+
+
+def check_matches(regime: str, target: float, subset: tuple[str, ...]) -> None:
+    design = design_for(subset, regime)
+    matched = match_width(design, target)
+    assert abs(complexity_of(matched).gmacs - target) <= 0.02 * target
+    assert matched.replace(width=design.width) == design
+    plan_network(matched)
+
+
+def test_a_thousand_random_subsets_meet_convnext_ts_budget() -> None:
+    for subset in random.Random(0).sample(all_subsets(), 1000):
+        check_matches("tiny", 4.5, subset)
+
+
+def test_a_thousand_random_subsets_meet_convnext_bs_budget() -> None:
+    """But for a few dense 11 x 11 networks six channels wide, where one channel more is 5 % of the cost."""
+    refused = []
+    for subset in random.Random(0).sample(all_subsets(), 1010):
+        try:
+            check_matches("base", 15.4, subset)
+        except DesignError:
+            refused.append(subset)
+    assert len(refused) <= 10
+    for subset in refused:
+        assert "kernel_11" in subset
+        assert "depthwise" not in subset
+        nearest = match_width(design_for(subset, "base"), 15.4, tolerance=0.04)
+        assert 6 <= nearest.width < 6.5
+
+
+@pytest.mark.parametrize("target", [0.3, 1, 2.35, 8, 30])
+def test_other_budgets(target) -> None:
+    for name in ("resnet50", "depthwise", "inverted_bottleneck", "separate_downsampling"):
+        gmacs = complexity_of(match_width(design_for(name), target)).gmacs
+        assert gmacs == pytest.approx(target, rel=0.02)
+
+
+def test_a_small_network_meets_a_small_budget() -> None:
+    target = complexity_of("kernel_7", regime="micro").gmacs
+    for name in ("resnet50", "width", "separate_downsampling"):
+        gmacs = complexity_of(match_width(design_for(name, "micro"), target)).gmacs
+        assert gmacs == pytest.approx(target, rel=0.02)
+
+
+def test_a_design_at_the_budget_stays_as_it_is() -> None:
+    for width in (96, 71.3):
+        design = design_for("separate_downsampling", width=width)
+        assert match_width(design, complexity_of(design).gmacs) is design
+
+
+def test_the_nearest_width_is_found() -> None:
+    design, target = design_for("width"), 4.5
+    best = abs(complexity_of(match_width(design, target)).gmacs - target)
+    others = [abs(complexity_of(design.replace(width=eighths / 8)).gmacs - target) for eighths in range(640, 800)]
+    assert best <= min(others)
+
+
+def test_the_count_is_the_papers_whatever_the_stem_stride() -> None:
+    plain = match_width(design_for("kernel_7"), 4.5)
+    small = match_width(design_for("kernel_7", stem_stride=1), 4.5)
+    assert small == plain.replace(stem_stride=1)
+
+
+def test_image_size_and_classes_can_be_others() -> None:
+    matched = match_width(design_for("kernel_7"), 1.0, image_size=(160, 96), num_classes=10)
+    assert complexity_of(matched, image_size=(160, 96), num_classes=10).gmacs == pytest.approx(1.0, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "flags, multiple_of",
+    [
+        ({"groups": 2}, 2),
+        ({"groups": 4, "spatial_first": True}, 0.125),  # only the stem's channels need to be divisible
+        ({"groups": 4, "inverted": True}, 0.125),  # 4w always is
+        ({"groups": 32, "inverted": True}, 8),
+    ],
+)
+def test_groups_that_are_a_number_divide_the_matched_channels(flags, multiple_of) -> None:
+    design = design_for("resnet50", **flags)
+    matched = match_width(design, 4.5)
+    plan_network(matched)
+    assert complexity_of(matched).gmacs == pytest.approx(4.5, rel=0.02)
+    assert matched.width % multiple_of == 0
+
+
+def test_a_design_whose_own_width_does_not_fit_its_groups_is_given_one_that_does() -> None:
+    matched = match_width(Design(width=75, groups=2), 4.5)
+    assert matched == match_width(Design(width=76, groups=2), 4.5)
+
+
+LOWEST, HIGHEST = r"0\.0\d+ \(width 1\)", r"\d+\.?\d* \(width 512\)"
+IMPOSSIBLE = [
+    ({}, 1e-5, rf"match_gmacs=1e-05 .*within 2%; nearest for this design: {LOWEST}; its range: {LOWEST} to {HIGHEST}$"),
+    ({}, 1e6, rf"match_gmacs=1e\+06 .*; nearest for this design: {HIGHEST}; its range: {LOWEST} to {HIGHEST}$"),
+    (
+        {"groups": 32},
+        4.5,
+        r"match_gmacs=4\.5 .*2\.297 \(width 64\) and 5\.079 \(width 96\); its range: .* \(width 32\) to",
+    ),
+    ({}, 0, "match_gmacs=0 must be null or a number above 0"),
+    ({}, -4.5, "match_gmacs=-4.5 must be"),
+    ({}, math.nan, "match_gmacs=nan must be"),
+    ({}, math.inf, "match_gmacs=inf must be"),
+    ({}, True, "match_gmacs=True must be"),
+    ({}, "4.5", "match_gmacs='4.5' must be"),
+]
+
+
+@pytest.mark.parametrize("flags, target, message", IMPOSSIBLE)
+def test_impossible_targets_get_one_line(flags, target, message) -> None:
+    with pytest.raises(DesignError, match=f"^{message}") as caught:
+        match_width(design_for("resnet50", **flags), target)
+    assert "\n" not in str(caught.value)
+
+
+def test_groups_that_no_width_fits() -> None:
+    with pytest.raises(
+        DesignError, match=r"^match_gmacs: design\.groups=5003 divides the channels of no width up to 512"
+    ):
+        match_width(dataclasses.replace(Design(), groups=5003), 4.5)
