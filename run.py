@@ -11,17 +11,22 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import schema
+from experiments.errors import InterruptedRun
 from experiments.help_page import help_page
 from roadmap.errors import UserError
 from roadmap.regimes import CONF
 
 BAD_SETTING = 2
 BUG = 1
+
+
+def in_study(config: DictConfig) -> bool:
+    """Whether this is one job of a study."""
+    return config.study.run is not None
 
 
 def say(line: str) -> None:
@@ -33,10 +38,13 @@ def say(line: str) -> None:
 def train(config: DictConfig) -> dict[str, Any]:
     """One job: resolve its settings and train; torch is imported only once the settings are known to be good."""
     from experiments.compose import settings_from
+    from experiments.sweeps import frozen_settings
 
-    hydra_config = HydraConfig.get()
-    overrides = list(hydra_config.overrides.task)
-    settings = settings_from(OmegaConf.to_container(config, resolve=True), overrides)  # type: ignore[arg-type]
+    overrides = list(HydraConfig.get().overrides.task)
+    if in_study(config):
+        settings = frozen_settings(config)
+    else:
+        settings = settings_from(OmegaConf.to_container(config, resolve=True), overrides)  # type: ignore[arg-type]
     if not overrides:
         say("No step chosen: this trains the baseline network with the enhanced recipe, as +step=enhanced_recipe does.")
     from experiments.train import run
@@ -51,7 +59,7 @@ def job(config: DictConfig) -> dict[str, Any]:
         return train(config)
     except UserError as error:
         say(f"error: {error}")
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if in_study(config) and not isinstance(error, InterruptedRun):
             raise  # the other jobs go on; the exit code tells at the end
         sys.exit(error.exit_code)
 
@@ -77,7 +85,8 @@ def main() -> None:
     try:
         job()
     except UserError as error:
-        sys.exit(error.exit_code)  # a multirun with failed jobs; each has had its line
+        say(f"error: {error}")  # before the first job of a study, or after its last
+        sys.exit(error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
         say(f"error: {one_line(error)}")
         sys.exit(BAD_SETTING)

@@ -8,7 +8,7 @@ from experiments.errors import ConfigError
 from experiments.fields import is_resolved
 from experiments.identity import idle_fields
 from experiments.settings import PRECISIONS, Batch, Budget, Checkpoint, Data, Logger, Recipe, Settings
-from experiments.techniques import active, without
+from experiments.techniques import without
 from roadmap.design import FLAGS, Design
 from roadmap.match import match_width
 from roadmap.regimes import CONF, regime
@@ -31,7 +31,7 @@ PLAIN = (
     *("device", "threads", "workers"),
 )
 # Names that say which file a group was composed from; typing one would make a record lie about its values.
-GROUP_NAMES = ("recipe", "budget", "data", "logger", "regime")
+GROUP_NAMES = ("recipe", "budget", "data", "logger", "regime", "study")
 # What recipe and data ask of the design: these flags make no step of the ladder.
 ASKS = ("stem_stride", "layer_scale", "init", "drop_path")
 
@@ -58,6 +58,8 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
     recipe = dataclasses.replace(recipe, **{key: getattr(design, key) for key in ("layer_scale", "init", "drop_path")})
     parts["data"] = dataclasses.replace(parts["data"], stem_stride=design.stem_stride)
     step, label = _place(design, changes, recipe, config["regime"]["name"])
+    rate = _peak_rate(recipe, parts["batch"])
+    recipe = dataclasses.replace(recipe, lr=rate)
     plain = {key: config[key] for key in PLAIN}
     settings = Settings(
         **{**parts, "recipe": recipe},
@@ -68,7 +70,7 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
         changes=changes,
         label=label,
         study=config["study"]["name"],
-        lr=_peak_rate(recipe, parts["batch"]),
+        lr=rate,
     )
     return settings.replace(precision=_precision(config["precision"], settings.device))
 
@@ -88,7 +90,8 @@ def _check_group_names(config: Mapping[str, Any], typed: Iterable[str]) -> None:
     """Each group's name must be that of its file, and recipe and budget must belong together."""
     for group in GROUP_NAMES:
         if f"{group}.name" in typed:
-            raise ConfigError(f"{group}.name cannot be set; choose one of the files in conf/{group} with {group}=NAME")
+            option = f"+{group}" if group == "study" else group
+            raise ConfigError(f"{group}.name cannot be set; choose one of the files in conf/{group} with {option}=NAME")
     budget, recipe = config["budget"]["name"], config["recipe"]["name"]
     if budget != "paper" and not (CONF / "overlay" / f"{budget}_{recipe}.yaml").is_file():
         raise ConfigError(
@@ -227,13 +230,3 @@ def _precision(asked: str, device: str) -> str:
     if not torch.cuda.is_available():
         return "fp32"
     return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
-
-
-def summary(settings: Settings) -> str:
-    """The batch arithmetic and the learning rate that follows, for people."""
-    recipe, batch = settings.recipe, settings.batch
-    source = "as set" if recipe.lr is not None else f"{recipe.base_lr:g} at {recipe.lr_batch}"
-    return (
-        f"batch {batch.size} = {batch.accumulation(1)} micro-batches of {batch.micro}; "
-        f"peak learning rate {settings.lr:g} ({source}); techniques: {', '.join(active(recipe)) or 'none'}"
-    )

@@ -48,6 +48,12 @@ class LostRankError(UserError):
     exit_code = 8
 
 
+class StudyError(UserError):
+    """A study has ended with runs that failed, diverged or are still to be done."""
+
+    exit_code = 9
+
+
 class InterruptedRun(UserError):
     """A signal asked the run to stop; it wrote a checkpoint and the same command continues it."""
 

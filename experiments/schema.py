@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import field, make_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -9,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, OmegaConf
 
 from experiments.fields import is_optional, is_resolved, without_none
@@ -62,7 +64,9 @@ def _regime() -> Any:
 
 
 def _study() -> Any:
-    return make_dataclass("Study", [("name", str | None, field(default=None))])
+    """A sweep: `list` and `params` name a generated list of runs; `plan` and `run` lead a job to its settings."""
+    values = [(key, str | None, field(default=None)) for key in ("name", "list", "plan", "run")]
+    return make_dataclass("Study", [*values, ("params", dict[str, Any], field(default_factory=dict))])
 
 
 def config_schema() -> Any:
@@ -74,6 +78,7 @@ def config_schema() -> Any:
         ("add", list[str], field(default_factory=list)),
         ("drop", list[str], field(default_factory=list)),
         ("match_gmacs", float | None, field(default=None)),
+        ("replan", bool, field(default=False)),
         ("precision", str, field(default="auto")),
         ("image_size", int, field(default="${data.image_size}")),
         ("regime", regime, field(default_factory=regime)),
@@ -86,8 +91,11 @@ def config_schema() -> Any:
 
 @cache
 def register() -> None:
-    """Make the schema known to Hydra under the name that conf/config.yaml starts from."""
-    ConfigStore.instance().store(name="schema", node=config_schema())
+    """Make known to Hydra what conf/config.yaml names: the schema, and the sweeper that runs studies."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=config_schema())
+    sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
+    store.store(group="hydra/sweeper", name="study", node=sweeper)
 
 
 def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -97,7 +105,8 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
         HydraException, OmegaConfBaseException: an unknown key, group or type.
     """
     register()
-    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+    running = GlobalHydra.instance().is_initialized()  # inside run.py: its config folders are in force
+    with nullcontext() if running else initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         config: Any = OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True)
     plain: dict[str, Any] = config
     return plain

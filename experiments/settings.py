@@ -6,8 +6,9 @@ is applied, `auto` values are decided. Imports neither torch nor hydra.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from experiments.errors import ConfigError
 from experiments.fields import RESOLVED, Choice, Each, Pattern, Range, check_fields, resolved, ruled
@@ -215,3 +216,27 @@ class Settings:
     def replace(self, **changes: Any) -> "Settings":
         """A copy with some fields replaced."""
         return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """Settings from plain nested values (`dataclasses.asdict`, JSON); what is left out takes its default.
+
+        Raises:
+            ConfigError: an unknown key, or a value that is not allowed.
+            DesignError: likewise in the design.
+        """
+        parts = {item.name: item.type for item in dataclasses.fields(cls) if dataclasses.is_dataclass(item.type)}
+        try:
+            nested = {key: cast(Any, part)(**values[key]) for key, part in parts.items() if key in values}
+            return cls(**{**values, **nested})
+        except TypeError as error:
+            raise ConfigError(f"not the settings of a run: {error}") from None
+
+
+# Keys that change how a run is computed, not what: they are recorded, but no part of its identity.
+MACHINE_KEYS = (
+    *("runs_dir", "rerun", "retry_failed", "deterministic", "compile", "grad_checkpointing", "device", "threads"),
+    *("workers", "checkpoint", "logger", "data.root", "data.download", "data.damaged_share"),
+    *(f"checkpoint.{item.name}" for item in dataclasses.fields(Checkpoint)),
+    *(f"logger.{item.name}" for item in dataclasses.fields(Logger)),
+)

@@ -1,0 +1,155 @@
+"""Studies: a list of runs that is composed once, frozen in a file and worked off by any number of launchers.
+
+A study is `<runs_dir>/studies/<name>-<id8>.json`, id8 being a hash of the overrides that describe it. What was composed
+when it was planned is what runs, also after a YAML file has changed. Runs belong to no study, so studies share them.
+Imports neither torch nor hydra.
+"""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments import atomic
+from experiments.errors import ConfigError, StorageError, StudyError
+from experiments.identity import RESULTS_VERSION, run_id
+from experiments.records import RunDir, public
+from experiments.settings import MACHINE_KEYS, Settings
+from experiments.strict_json import MEBIBYTE, dump, read_object
+
+PLAN_LIMIT = 256 * MEBIBYTE
+# Keys of the command line that say how to run a study, not which runs it has.
+LAUNCH_KEYS = ("launcher", "replan", "rerun", "retry_failed")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A frozen study: its name, its file and the settings of its runs, in the order in which they run."""
+
+    name: str
+    path: Path
+    runs: tuple[Settings, ...]
+
+    @property
+    def full_name(self) -> str:
+        """The name with the hash, as records show it."""
+        return self.path.stem
+
+
+def key_of(override: str) -> str:
+    """The config key that a Hydra override sets."""
+    return override.split("=", 1)[0].lstrip("+~")
+
+
+def says_how_to_run(override: str) -> bool:
+    """Whether an override belongs to the machine or the launch and not to what is trained."""
+    key = key_of(override)
+    return key.startswith("hydra") or key in LAUNCH_KEYS or key in MACHINE_KEYS
+
+
+def plan_path(name: str, jobs: Iterable[Sequence[str]], runs_dir: str | Path) -> Path:
+    """Where the study of these jobs is frozen."""
+    asked = [[override for override in job if not says_how_to_run(override)] for job in jobs]
+    digest = hashlib.sha256(dump({"jobs": asked, "results_version": RESULTS_VERSION})).hexdigest()
+    return Path(runs_dir) / "studies" / f"{name}-{digest[:8]}.json"
+
+
+def read_plan(path: Path, here: Settings | None = None) -> Plan:
+    """A frozen study from its file.
+
+    Args:
+        path: the file.
+        here: where given, its machine settings (device, threads, runs_dir, ...) are put into every run.
+
+    Raises:
+        StorageError: the file is missing, damaged or of another version.
+    """
+    try:
+        content = read_object(Path(path), PLAN_LIMIT)
+        if content["results_version"] != RESULTS_VERSION:
+            raise ValueError(f"{path}: frozen by another version of the code; replan=true freezes it anew")
+        runs = [Settings.from_dict(entry["settings"]) for entry in content["runs"]]
+        for entry, settings in zip(content["runs"], runs, strict=True):
+            if entry["run_id"] != run_id(settings):
+                raise ValueError(f"{path}: run {entry['run_id'][:12]} is not what its settings say; use replan=true")
+        return Plan(content["name"], Path(path), tuple(at(settings, here) if here else settings for settings in runs))
+    except (KeyError, TypeError, ConfigError) as error:
+        raise StorageError(f"{path}: not a frozen study ({error}); replan=true freezes it anew") from None
+    except ValueError as error:
+        raise StorageError(str(error)) from None
+
+
+def at(settings: Settings, here: Settings) -> Settings:
+    """The run with the machine settings of `here`: another device, folder or thread count is the same run."""
+    data = dataclasses.replace(
+        settings.data, root=here.data.root, download=here.data.download, damaged_share=here.data.damaged_share
+    )
+    own = {key: getattr(here, key) for key in MACHINE_KEYS if "." not in key}
+    return settings.replace(data=data, **own)
+
+
+def freeze(
+    name: str, path: Path, jobs: Sequence[Sequence[str]], settings_of: Callable[[Sequence[str]], Settings]
+) -> Plan:
+    """Compose every job of a study and write its file; a run that two jobs ask for is listed once."""
+    runs: dict[str, Settings] = {}
+    for job in jobs:
+        settings = settings_of(job).replace(study=path.stem)
+        runs.setdefault(run_id(settings), settings)
+    content = {
+        "name": name,
+        "results_version": RESULTS_VERSION,
+        "jobs": [[override for override in job if not says_how_to_run(override)] for job in jobs],
+        "runs": [{"run_id": key, "label": run.label, "settings": public(run)} for key, run in runs.items()],
+    }
+    atomic.make_folder(path.parent)
+    atomic.replace(path, [dump(content, indent=1)])
+    return Plan(name, path, tuple(runs.values()))
+
+
+def find_run(plan: Plan, identity: str) -> Settings:
+    """The run of a plan with this id (or the first digits of it). Raises ConfigError."""
+    found = [settings for settings in plan.runs if run_id(settings).startswith(identity)]
+    if len(found) != 1:
+        raise ConfigError(f"study.run={identity} names {len(found)} of the {len(plan.runs)} runs of {plan.path}")
+    return found[0]
+
+
+def states(plan: Plan) -> list[str]:
+    """The state of each run (see `RunDir.state`)."""
+    return [RunDir.locate(settings).state() for settings in plan.runs]
+
+
+def to_launch(plan: Plan, *, rerun: bool, retry_failed: bool) -> list[Settings]:
+    """The runs that are worth starting: neither sealed, nor failed before unless failures are to be retried."""
+    done = {"finished", "diverged"} | (set() if retry_failed else {"failed"})
+    return [run for run, state in zip(plan.runs, states(plan), strict=True) if rerun or state not in done]
+
+
+def check_outcome(plan: Plan) -> str:
+    """One line on how a study stands.
+
+    Raises:
+        StudyError: not every run is finished; the line says what is missing and how to go on.
+    """
+    found = states(plan)
+    counts = Counter(found)
+    line = f"{plan.full_name}: {counts['finished']} of {len(found)} runs finished"
+    if counts["finished"] == len(found):
+        return line
+    rest = []
+    for state in ("diverged", "failed", "damaged", "half", "missing"):
+        labels = [f"{run.label} s{run.seed}" for run, own in zip(plan.runs, found, strict=True) if own == state]
+        if labels:
+            shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+            rest.append(f"{len(labels)} {state} ({shown})")
+    advice = "; the same command continues" + (", with retry_failed=true also those" if counts["failed"] else "")
+    raise StudyError(f"{line}, {', '.join(rest)}{advice if set(found) - {'finished', 'diverged'} else ''}")
+
+
+def result_line(result: dict[str, Any]) -> str:
+    """A finished run on one line."""
+    return f"{result['label']} s{result['seed']}: top1 {result['top1']:.2f} in {result['wall_seconds']:.0f} s"

@@ -1,0 +1,127 @@
+"""What a multirun does: expand the command line into jobs, freeze them as a study, launch what is left of it."""
+
+import dataclasses
+import itertools
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from experiments import generated, studies
+from experiments.compose import settings_from
+from experiments.errors import ConfigError, StudyError
+from experiments.schema import compose
+from experiments.settings import Settings
+from roadmap.errors import UserError
+
+BUG = 1
+
+
+def expand(arguments: Sequence[str], params: Mapping[str, Any], study: Mapping[str, Any]) -> list[list[str]]:
+    """The override list of every job: the study's own list inside, sweeps outside, the first key outermost.
+
+    Args:
+        arguments: what was typed; a typed key replaces the study's own.
+        params: `hydra.sweeper.params` of the study, key -> comma-separated values.
+        study: the composed `study` section; `study.list` names a generated list of runs.
+
+    Raises:
+        ConfigError: an unknown list, or parameters that it does not take.
+    """
+    own = [f"{key}={value}" for key, value in params.items()]
+    parsed = OverridesParser.create().parse_overrides([*own, *arguments])
+    (sweeps,) = BasicSweeper.split_arguments(parsed, None)
+    inner = generated.runs_of(study["list"], study["params"]) if study["list"] else [[]]
+    return [[*outer, *entry] for outer, entry in itertools.product(sweeps, inner)]
+
+
+def with_checksum(settings: Settings) -> Settings:
+    """The settings with the checksum of the data as it lies there now; raises DataError where there is none."""
+    from experiments.data import checksum_of
+
+    return settings.replace(data=dataclasses.replace(settings.data, checksum=checksum_of(settings.data)))
+
+
+def settings_of(job: Sequence[str]) -> Settings:
+    """The settings of one job, with the checksum of its data."""
+    return with_checksum(settings_from(compose(job), job))
+
+
+def plan_study(config: DictConfig, arguments: Sequence[str]) -> studies.Plan:
+    """The frozen study of a command: read where it is frozen already, else composed and written."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    jobs = expand(arguments, plain["hydra"]["sweeper"]["params"] or {}, plain["study"])
+    path = studies.plan_path(plain["study"]["name"] or "sweep", jobs, plain["runs_dir"])
+    if path.exists() and not plain["replan"]:
+        return studies.read_plan(path, here=settings_of(jobs[0]))
+    return studies.freeze(plain["study"]["name"] or "sweep", path, jobs, settings_of)
+
+
+def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: Sequence[str]) -> str:
+    """Plan a study and launch every run of it that is not sealed.
+
+    Raises:
+        ConfigError: a setting of a run is wrong; nothing has been started.
+        StudyError: not all runs are finished at the end.
+    """
+    _refuse_ranks(arguments)
+    plan = plan_study(config, arguments)
+    left = studies.to_launch(plan, rerun=config.rerun, retry_failed=config.retry_failed)
+    print(f"{plan.path}: {len(plan.runs)} runs, {len(left)} to do", file=sys.stderr)
+    if left:
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+        _check_for_bugs(launcher.launch(_jobs(plan, left, config, arguments), initial_job_idx=0))
+    line = studies.check_outcome(plan)
+    print(line, file=sys.stderr)
+    return line
+
+
+def _jobs(plan: studies.Plan, left: Sequence[Settings], config: DictConfig, typed: Sequence[str]) -> list[list[str]]:
+    """Overrides that lead each job to its frozen settings; only what belongs to the machine is composed anew."""
+    machine = [item for item in typed if studies.says_how_to_run(item) and not item.startswith(("hydra", "launcher"))]
+    machine = [item for item in machine if studies.key_of(item) not in ("runs_dir", "data.root", "replan")]
+    places = [f"runs_dir='{Path(config.runs_dir).resolve()}'", f"study.plan='{plan.path.resolve()}'"]
+    if config.data.root is not None:
+        places.append(f"data.root='{Path(config.data.root).resolve()}'")
+    return [[*machine, *places, f"study.run={studies.run_id(settings)}"] for settings in left]
+
+
+def _check_for_bugs(returns: Sequence[JobReturn]) -> None:
+    """Raise the first failure that is no user's error; those are in the runs' records."""
+    for job in returns:
+        error = getattr(job, "_return_value", None)
+        if job.status == JobStatus.FAILED and not isinstance(error, UserError):
+            raise error if isinstance(error, BaseException) else StudyError(f"a run was lost: {error!r}")
+
+
+def _refuse_ranks(arguments: Sequence[str]) -> None:
+    """One run over several ranks is torchrun's work, many runs are ours; together every rank would start the study."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        command = " ".join(["python run.py", *arguments])
+        raise ConfigError(
+            f"a study cannot be started by torchrun or srun, every rank would start it: use `{command}`, "
+            "with launcher=slurm for runs of several GPUs"
+        )
+
+
+def frozen_settings(config: DictConfig) -> Settings:
+    """The settings of one job of a study: what was frozen, on this machine.
+
+    Raises:
+        ConfigError: the data is not what it was when the study was planned.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    here = settings_from(plain)
+    plan = studies.read_plan(Path(plain["study"]["plan"]), here)
+    settings = studies.find_run(plan, plain["study"]["run"])
+    if with_checksum(settings).data.checksum != settings.data.checksum:
+        raise ConfigError(f"data={settings.data.name} has changed since {plan.path.name} was planned; use replan=true")
+    return settings
