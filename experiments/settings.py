@@ -212,6 +212,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.batch.micro % 2 and (self.recipe.mixup or self.recipe.cutmix):
+            raise ConfigError(f"batch.micro={self.batch.micro} must be even: mixup and cutmix mix images in pairs")
 
     def replace(self, **changes: Any) -> "Settings":
         """A copy with some fields replaced."""
