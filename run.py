@@ -10,9 +10,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from experiments import schema
 from experiments.errors import InterruptedRun
@@ -20,7 +18,6 @@ from experiments.help_page import help_page
 from roadmap.errors import UserError
 from roadmap.regimes import CONF
 
-BAD_SETTING = 2
 BUG = 1
 
 
@@ -64,17 +61,6 @@ def job(config: DictConfig) -> dict[str, Any]:
         sys.exit(error.exit_code)
 
 
-def one_line(error: BaseException) -> str:
-    """Hydra's and OmegaConf's refusals on one line: the key and the options, without their object dumps."""
-    text = "\n".join(str(part) for part in (error, error.__cause__) if part).split("Config search path:")[0]
-    text, _, options = text.partition("Available options in ")
-    noise = ("object_type=", "reference_type=", "Set the env")
-    kept = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(noise)]
-    group, *names = [line.strip() for line in options.splitlines() if line.strip()] or [""]
-    kept += [f"available in {group} {', '.join(names)}"] if names else []
-    return "; ".join(dict.fromkeys(kept)).replace("full_key: ", "key: ")
-
-
 def main() -> None:
     """Run Hydra with our exit codes: 0 done, 1 bug, 2 and up the errors of experiments/errors.py."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
@@ -83,13 +69,11 @@ def main() -> None:
         return
     schema.register()
     try:
-        job()
+        with schema.refusals():
+            job()
     except UserError as error:
-        say(f"error: {error}")  # before the first job of a study, or after its last
+        say(f"error: {error}")  # a key that Hydra refuses, or how a study has ended
         sys.exit(error.exit_code)
-    except (HydraException, OmegaConfBaseException) as error:
-        say(f"error: {one_line(error)}")
-        sys.exit(BAD_SETTING)
     except Exception:
         traceback.print_exc()
         sys.exit(BUG)

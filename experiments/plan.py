@@ -39,10 +39,16 @@ def run(options: argparse.Namespace) -> int:
     """Freeze the study if it is new, print its table and its totals; returns the exit code."""
     plan = frozen(options.overrides)
     rows = table(plan, options.speed, options.seconds, options.price)
-    print(FORMATS[options.format](rows))
+    shown = rows if options.format in ("csv", "json") else [{k: _short(v) for k, v in row.items()} for row in rows]
+    print(FORMATS[options.format](shown))
     for line in totals(plan, rows, options.budget_hours):
         print(line, file=sys.stderr)
     return 0
+
+
+def _short(value: Any) -> Any:
+    """A table's cell: three digits are enough, and what is unknown is empty."""
+    return f"{value:.3g}" if isinstance(value, float) else "" if value is None else value
 
 
 def frozen(overrides: Sequence[str]) -> studies.Plan:
@@ -50,7 +56,7 @@ def frozen(overrides: Sequence[str]) -> studies.Plan:
     import hydra
 
     schema.register()
-    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+    with schema.refusals(), initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         fixed = [text for text, item in zip(overrides, parsed, strict=True) if not item.is_sweep_override()]
         config = hydra.compose("config", overrides=fixed, return_hydra_config=True)
@@ -75,7 +81,7 @@ def table(plan: studies.Plan, speed: str, seconds: float, price: float | None) -
             "state": state,
             "epochs": settings.recipe.epochs,
             "params": cost.params,
-            "gmacs": round(cost.gmacs, 3),
+            "gmacs": cost.gmacs,
             "hours": None if hours is None else round(hours, 4),
             "gpu_hours": None if hours is None else round(hours * _uses_gpu(settings), 4),
             "disk_gb": round(_disk_bytes(settings, cost.params) / 1e9, 3),

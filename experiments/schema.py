@@ -1,8 +1,8 @@
 """Hydra's schema, derived from the fields of `Settings`: an unknown key or a wrong type fails while composing."""
 
 import dataclasses
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import field, make_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -11,8 +11,11 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from experiments.errors import ConfigError
 from experiments.fields import is_optional, is_resolved, without_none
 from experiments.settings import Settings
 from roadmap.design import Design
@@ -98,15 +101,35 @@ def register() -> None:
     store.store(group="hydra/sweeper", name="study", node=sweeper)
 
 
+def one_line(error: BaseException) -> str:
+    """Hydra's and OmegaConf's refusals on one line: the key and the options, without their object dumps."""
+    text = "\n".join(str(part) for part in (error, error.__cause__) if part).split("Config search path:")[0]
+    text, _, options = text.partition("Available options in ")
+    noise = ("object_type=", "reference_type=", "Set the env")
+    kept = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(noise)]
+    group, *names = [line.strip() for line in options.splitlines() if line.strip()] or [""]
+    kept += [f"available in {group} {', '.join(names)}"] if names else []
+    return "; ".join(dict.fromkeys(kept)).replace("full_key: ", "key: ")
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn Hydra's and OmegaConf's refusals into ConfigErrors of one line."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(one_line(error)) from None
+
+
 def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The config of conf/ under Hydra overrides, as plain containers: what `experiments.compose.settings_from` takes.
 
     Raises:
-        HydraException, OmegaConfBaseException: an unknown key, group or type.
+        ConfigError: an unknown key or group, or a value of a wrong type.
     """
     register()
     running = GlobalHydra.instance().is_initialized()  # inside run.py: its config folders are in force
-    with nullcontext() if running else initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+    with refusals(), nullcontext() if running else initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         config: Any = OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True)
     plain: dict[str, Any] = config
     return plain

@@ -6,14 +6,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from experiments.compose import settings_from
 from experiments.schema import compose
 from experiments.settings import Settings
 from roadmap.errors import UserError
-from run import one_line
 from tests.experiments.fuzz import fuzzed_overrides, pools
 
 SETS = 500
@@ -86,8 +83,8 @@ def test_fuzzed_overrides(shard: int) -> None:
         try:
             config = compose(overrides)
             settings = settings_from(config, overrides)
-        except (UserError, HydraException, OmegaConfBaseException) as error:
-            line = str(error) if isinstance(error, UserError) else one_line(error)
+        except UserError as error:
+            line = str(error)
             assert "\n" not in line
             keys = [item.split("=")[0].lstrip("+") for item in typed]
             assert any(key in line for key in keys), (typed, line)
