@@ -1,5 +1,6 @@
 """Which runs belong together: one ladder is one regime, data set, budget and setting of the recipes."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -173,11 +174,12 @@ def _group(collection: Collection, runs: pd.DataFrame, other: pd.DataFrame) -> G
 
 
 def _named_apart(groups: list[Group]) -> list[Group]:
-    """Groups with distinct names: a second one of the same name gets the start of its leading variant's hash."""
+    """Groups with distinct names: a second one of the same name gets the start of a hash of its settings."""
     seen: set[str] = set()
     apart = []
     for group in groups:
-        mark = group.runs["variant"].value_counts().index[0][:6]
+        settings = group.profile + group.runs["variant"].value_counts().index[0]
+        mark = hashlib.sha256(settings.encode()).hexdigest()[:6]
         name = group.name if group.name not in seen else f"{group.name}-{mark}"
         title = group.title if name == group.name else f"{group.title} (settings {mark})"
         seen.add(name)

@@ -18,7 +18,7 @@ MOST_ROWS = 1000  # of runs and of skipped files on the page; runs.csv and skipp
 METHOD = (
     "A row of the ladder is the mean over runs that differ in nothing but the seed (one config_id); the headline is "
     "the last epoch. Top-1 is modelled as step + seed + noise by least squares, the noise pooled over the ladder; a "
-    "gain is a step's mean minus that of the step it builds on. Verdicts follow Holm's correction over all gains at 5 %.",
+    "gain is a step's mean minus its parent's. Verdicts follow Holm's correction over all gains at 5 %.",
     "“Detectable” is the smallest true gain that a test of one step would find with 80 % power; “seeds needed” is per "
     "step for a gain as large as the one observed. The paired and the two-sample interval use only the two steps' own "
     "runs. The test set's own error is not in the intervals: all runs share the same images.",
