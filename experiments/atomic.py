@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from experiments.errors import StorageError
 
-CHUNK = 1 << 20  # bytes hashed and written at a time: stays in the processor's cache between the two
+CHUNK = 1 << 20  # bytes hashed and written at a time: they stay in the processor's cache between the two
 ADVICE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space or raise the quota",
@@ -59,19 +59,31 @@ def _write_all(descriptor: int, piece: bytes | memoryview) -> None:
         view = view[done:]
 
 
+def _chunks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
+    """The same bytes in parts of about CHUNK: small pieces are put together, large ones are cut without a copy."""
+    small = bytearray()
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        if len(small) + len(view) <= CHUNK:
+            small += view
+            continue
+        yield memoryview(bytes(small))
+        small.clear()
+        for start in range(0, len(view), CHUNK):
+            yield view[start : start + CHUNK]
+    yield memoryview(bytes(small))
+
+
 def _create(path: Path, pieces: Iterable[bytes | memoryview]) -> Written:
     """Write and sync a new file. Raises OSError; a file that could not be completed is removed."""
     digest, size = hashlib.sha256(), 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         try:
-            for piece in pieces:
-                view = memoryview(piece).cast("B")
-                for start in range(0, len(view), CHUNK):
-                    part = view[start : start + CHUNK]
-                    digest.update(part)
-                    _write_all(descriptor, part)
-                size += len(view)
+            for part in _chunks(pieces):
+                digest.update(part)
+                _write_all(descriptor, part)
+                size += len(part)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from experiments.errors import StorageError
 from experiments.strict_json import MEBIBYTE, dump, parse, read_bytes
 from experiments.tensor_file import LIMIT, entry_of, load_weights, parse_tensors, pieces_of, save_weights
 
-__all__ = ["Checkpoints", "Loaded", "load_weights", "save_weights"]
+__all__ = ["Checkpoints", "Loaded", "load_weights", "save_weights", "size_limit"]
 
 FORMAT = 1
 MANIFEST, STATE = "manifest.json", "state.safetensors"
@@ -34,6 +34,14 @@ NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})")
 MANIFEST_LIMIT = 64 * MEBIBYTE
 
 log = logging.getLogger(__name__)
+
+
+def size_limit(networks: Iterable[Tensor]) -> int:
+    """The largest state file, in bytes, that a run of these networks could have written: four copies and some room.
+
+    An optimizer keeps up to three tensors per weight. A larger file is not this run's, whatever its manifest says.
+    """
+    return 4 * sum(tensor.numel() * tensor.element_size() for tensor in networks) + 64 * MEBIBYTE
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from experiments.batches import BatchPlan
-from experiments.checkpoint import Checkpoints, Loaded, save_weights
+from experiments.checkpoint import Checkpoints, Loaded, save_weights, size_limit
 from experiments.claim import claim
 from experiments.data import DataSource, checksum_of, open_data
 from experiments.device import pick_device, process_switches
@@ -104,7 +104,7 @@ def _work(settings: Settings, ranks: Ranks, device: torch.device, run_dir: RunDi
         network=network,
         losses=LossLog(settings.logger.log_every, device),
         run_dir=run_dir,
-        checkpoints=Checkpoints(run_dir.path, run_id(settings), background=settings.checkpoint.background),
+        checkpoints=checkpoints_of(settings, run_dir, state),
         stop=stack.enter_context(StopFlag()),
         reporter=Reporter(plan, settings.recipe.epochs, enabled=ranks.main),
     )
@@ -139,6 +139,12 @@ def build_state(settings: Settings, source: DataSource, device: torch.device) ->
     compile_network(model, settings.compile)
     optimizer = build_optimizer(model, settings.recipe, settings.lr)
     return TrainState(model, optimizer, gradient_scaler(settings.precision, device), ema)
+
+
+def checkpoints_of(settings: Settings, run_dir: RunDir, state: TrainState) -> Checkpoints:
+    """Where the run's checkpoints are kept; files larger than this state could be are refused unread."""
+    limit = size_limit(state.networks().values())
+    return Checkpoints(run_dir.path, run_id(settings), background=settings.checkpoint.background, max_bytes=limit)
 
 
 def resume(job: Job) -> list[dict[str, Any]]:

@@ -142,6 +142,13 @@ def _forged_values(place: Place) -> None:
     forge(place, state, state=values)
 
 
+def _forged_size(place: Place) -> None:
+    """A state file of 10 GB of holes that its manifest vouches for."""
+    forge(place, (place.newest / STATE).read_bytes(), size=10 << 30)
+    with open(place.newest / STATE, "r+b") as file:
+        file.truncate(10 << 30)
+
+
 def _manifest_text(text: bytes) -> Callable[[Place], None]:
     return lambda place: replace_manifest(place.newest, text)
 
@@ -194,6 +201,7 @@ CHECKPOINTS: dict[str, Callable[[Place], None]] = {
     **{f"forged, state is a {name}": _forged_state(name) for name in STATES},
     "forged tensor names": _forged_names,
     "forged values": _forged_values,
+    "forged size of 10 GB": _forged_size,
     "deep manifest": _manifest_text(b"[" * 1_000_000),
     "manifest of huge numbers": _manifest_text(b'{"format": ' + b"9" * 100_000 + b"}"),
     "manifest is a pickle": lambda place: replace_manifest(place.newest, _pickle(place)),
