@@ -47,7 +47,7 @@ def evaluate(
         loss = F.cross_entropy(logits, labels, reduction="sum")
         hits = (logits.argmax(1) == labels).sum()
         parts.append(torch.stack([loss, hits.float(), torch.full_like(loss, count)]))
-    totals = torch.stack(parts).double().sum(0) if device.type == "cuda" else _on_host(parts)
+    totals = _sums(parts)
     ranks.sum([totals])
     loss_sum, right, seen = totals.tolist()
     if seen != source.eval_size:
@@ -55,6 +55,6 @@ def evaluate(
     return Scores(loss_sum / seen, 100.0 * right / seen, int(seen))
 
 
-def _on_host(parts: list[Tensor]) -> Tensor:
-    """Sums in double precision, which not every device has. A rank may have no image at all."""
+def _sums(parts: list[Tensor]) -> Tensor:
+    """Sums in double precision, on the host because not every device has it. A rank may have had no image at all."""
     return torch.stack(parts).cpu().double().sum(0) if parts else torch.zeros(3, dtype=torch.float64)

@@ -31,8 +31,9 @@ def compose_result(
     """The record to seal, from the run's own metrics; `diverged` names the step and the last good checkpoint."""
     asked = public(settings)
     last = history[-1] if history else {"top1": None, "top1_ema": None, "loss": None}
-    own = {"image_size": settings.image_size, "num_classes": source.num_classes, "in_chans": source.in_chans}
-    cost = complexity_of(settings.design, **own)
+    cost = complexity_of(
+        settings.design, image_size=settings.image_size, num_classes=source.num_classes, in_chans=source.in_chans
+    )
     paper = complexity_of(settings.design.replace(stem_stride=4), image_size=224, num_classes=1000)
     warning = chance_warning(history, source.num_classes)
     return {

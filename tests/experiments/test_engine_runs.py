@@ -1,0 +1,370 @@
+"""Whole tiny runs in this process: the record, resuming, divergence, seeds, mirrors, evaluation."""
+
+import json
+import math
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from experiments import loop, train
+from experiments.checkpoint import Checkpoints, load_weights, save_weights
+from experiments.errors import DivergedError, InterruptedRun, MissingExtraError
+from experiments.identity import RESULTS_VERSION, run_id
+from experiments.loop import Job
+from experiments.records import RunDir
+from experiments.settings import Settings
+from tests.experiments.engine_runs import BN, LN, fingerprint, lines, only_run, result, settings_of
+
+EVERYTHING = ("recipe.ema=0.9", "recipe.clip_grad=1.0", "recipe.drop_path=0.2")
+GOLDEN = Path(__file__).parent / "golden_losses.json"
+
+
+class StopAfter:
+    """Stands in for StopFlag: asks to stop once `steps` optimizer steps have looked at it."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    def __enter__(self) -> "StopAfter":
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        pass
+
+
+@contextmanager
+def stopping(patch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
+    """Runs in this block are asked to stop after their step number `steps`, counted from 0."""
+    with patch.context() as inner:
+        inner.setattr(train, "StopFlag", lambda: StopAfter(steps))
+        yield
+
+
+def test_a_run_leaves_its_record_and_is_not_trained_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(tmp_path, "recipe.ema=0.9")
+    record = train.run(settings)
+    run = only_run(tmp_path)
+    assert record == result(run)
+    assert RunDir(run).state() == "finished"
+    said = capsys.readouterr().out
+    assert "batch 16 = 1 rank x 8 images x 2 accumulated" in said
+    assert "peak learning rate 0.002" in said
+    assert len([line for line in said.splitlines() if line.startswith("epoch ")]) == 2
+    epochs = lines(run)
+    assert [(line["epoch"], line["step"]) for line in epochs] == [(1, 4), (2, 8)]
+    assert set(epochs[0]) == {"epoch", "step", "lr", "train_loss", "loss", "top1", "top1_ema"}
+    assert record["top1"] == epochs[-1]["top1"]
+    assert record["loss"] == epochs[-1]["loss"]
+    assert record["top1_best"] == max(line["top1"] for line in epochs)
+    assert record["top1_ema"] == epochs[-1]["top1_ema"]
+    assert (record["step"], record["epochs"], record["status"]) == (LN, 2, "finished")
+    assert record["params"] == sum(
+        p.numel() for p in train.build_state(settings, _Ten(), torch.device("cpu")).model.parameters()
+    )
+    assert {path.name for path in run.iterdir()} >= {
+        "config.yaml",
+        "timing.jsonl",
+        "last.safetensors",
+        "environment.json",
+    }
+    monkeypatch.setattr(train, "_work", None)  # a second training would fail
+    assert train.run(settings) == record
+    assert "is finished" in capsys.readouterr().out
+
+
+class _Ten:
+    num_classes, in_chans = 10, 3
+
+
+@pytest.mark.parametrize("step", [BN, LN])
+@pytest.mark.parametrize("after", [0, 1, 3, 4, 6])
+def test_interrupted_and_resumed_is_identical(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: int
+) -> None:
+    train.run(settings_of(tmp_path / "whole", *EVERYTHING, step=step))
+    parts = settings_of(tmp_path / "parts", *EVERYTHING, step=step)
+    with stopping(monkeypatch, after), pytest.raises(InterruptedRun, match="same command continues"):
+        train.run(parts)
+    assert RunDir(only_run(tmp_path / "parts")).state() == "half"
+    train.run(parts)
+    assert fingerprint(only_run(tmp_path / "parts")) == fingerprint(only_run(tmp_path / "whole"))
+
+
+def test_rerun_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train.run(settings_of(tmp_path))
+    before = fingerprint(only_run(tmp_path))
+    seen: list[int] = []
+    step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda job, batches: seen.append(job.step) or step(job, batches))
+    train.run(settings_of(tmp_path, "rerun=true"))
+    assert seen == list(range(8))
+    assert fingerprint(only_run(tmp_path)) == before
+
+
+def test_seeds_differ_and_machine_settings_do_not(tmp_path: Path) -> None:
+    weights = {}
+    for name, override in {
+        "a": "seed=0",
+        "b": "seed=1",
+        "c": "logger.log_every=1",
+        "d": "checkpoint.every_steps=1",
+    }.items():
+        train.run(settings_of(tmp_path / name, override))
+        weights[name] = fingerprint(only_run(tmp_path / name))["last.safetensors"]
+    assert weights["a"] != weights["b"]
+    assert weights["a"] == weights["c"] == weights["d"]
+
+
+# ---- divergence
+
+
+def test_a_diverging_run_is_sealed_with_its_step_and_last_good_checkpoint(tmp_path: Path) -> None:
+    settings = settings_of(
+        tmp_path, "recipe=original", "recipe.lr=1e3", "recipe.momentum=0", "recipe.epochs=50", "logger.log_every=3",
+        "checkpoint.every_steps=1",
+    )  # fmt: skip
+    with pytest.raises(DivergedError, match="sealed as diverged"):
+        train.run(settings)
+    run = only_run(tmp_path)
+    record = result(run)
+    assert record["status"] == "diverged"
+    kept = Checkpoints(run, run_id(settings)).load()
+    assert kept is not None
+    assert record["diverged"]["checkpoint"] == kept.path.name
+    assert kept.step < record["diverged"]["step"]
+    assert all(tensor.isfinite().all() for tensor in kept.tensors.values() if tensor.is_floating_point())
+    assert not (run / "last.safetensors").exists()
+    assert not (run / "error.json").exists()
+    with pytest.raises(DivergedError, match="rerun=true"):
+        train.run(settings)
+
+
+@pytest.mark.parametrize("interval", [1, 3, 50])
+def test_a_broken_loss_stops_the_run_at_most_one_interval_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int
+) -> None:
+    """The named step is exact; the run stops when the interval is over, and saves nothing in between."""
+    done: list[int] = []
+    _break_loss(monkeypatch, at=5, done=done)
+    settings = settings_of(tmp_path, "recipe.epochs=9", f"logger.log_every={interval}")
+    with pytest.raises(DivergedError, match="loss became nan at step 6"):
+        train.run(settings)
+    assert done[-1] <= 5 + min(interval, 4)  # the end of an epoch is a look at the loss as well
+    record = result(only_run(tmp_path))
+    assert record["diverged"] == {"step": 6, "checkpoint": record["diverged"]["checkpoint"]}
+    assert record["diverged"]["checkpoint"].startswith("step-00000004-")
+    assert record["epochs"] == 1
+
+
+def _break_loss(patch: pytest.MonkeyPatch, at: int, done: list[int]) -> None:
+    original = loop.train_step
+
+    def broken(job: Job, batches: Any) -> Tensor:
+        done.append(job.step)
+        loss = original(job, batches)
+        return loss * math.nan if job.step == at else loss
+
+    patch.setattr(loop, "train_step", broken)
+
+
+def test_a_broken_weight_under_a_finite_loss_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = loop.train_step
+
+    def broken(job: Job, batches: Any) -> Tensor:
+        loss = original(job, batches)
+        if job.step == 2:
+            next(iter(job.state.optimizer.state.values()))["exp_avg"].view(-1)[0] = math.inf
+        return loss
+
+    monkeypatch.setattr(loop, "train_step", broken)
+    with pytest.raises(DivergedError, match="at step 3"):
+        train.run(settings_of(tmp_path, "checkpoint.every_steps=3"))
+    assert result(only_run(tmp_path))["diverged"] == {"step": 3, "checkpoint": None}
+
+
+def test_a_run_that_learns_nothing_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = train.run(settings_of(tmp_path, "recipe.lr=1e-12", "recipe.min_lr=0", "recipe.epochs=1"))
+    assert any("chance level" in warning for warning in record["warnings"])
+    assert "chance level" in caplog.text
+
+
+# ---- a failure that is nobody's fault
+
+
+def test_a_bug_leaves_error_json_and_the_same_command_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "loss_of", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train.run(settings_of(tmp_path))
+    run = only_run(tmp_path)
+    assert json.loads((run / "error.json").read_text())["type"] == "ZeroDivisionError"
+    train.run(settings_of(tmp_path))
+    assert not (run / "error.json").exists()
+    assert RunDir(run).state() == "finished"
+
+
+# ---- results of today equal those of RESULTS_VERSION
+
+
+@pytest.mark.parametrize("name", ["enhanced", "original"])
+def test_golden_losses(tmp_path: Path, name: str) -> None:
+    """A change of these numbers changes results: then raise RESULTS_VERSION and write the new ones down."""
+    golden = json.loads(GOLDEN.read_text())
+    assert golden["results_version"] == RESULTS_VERSION, f"measure the losses of version {RESULTS_VERSION} anew"
+    step, *overrides = golden["runs"][name]["overrides"]
+    train.run(settings_of(tmp_path, *overrides, step=step))
+    losses = [[line["train_loss"], line["loss"]] for line in lines(only_run(tmp_path))]
+    for got, expected in zip(losses, golden["runs"][name]["losses"], strict=True):
+        assert got == pytest.approx(expected, rel=2e-4), losses
+
+
+# ---- mirrors
+
+
+def _wandb_records(file: Path) -> Iterator[bytes]:
+    """The records of an offline W&B file: a 7-byte header, then LevelDB's log format in blocks of 32 KiB."""
+    data, position, record = file.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:  # too little of the block is left for another header
+            position += 32768 - position % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, position + 4)
+        record += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield record
+            record = b""
+
+
+def _wandb_history(folder: Path) -> list[dict[str, Any]]:
+    """The history in the offline parts of a W&B run, in the order in which a sync would send it."""
+    from wandb.proto import wandb_internal_pb2
+
+    history = []
+    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+        for data in _wandb_records(file):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            if record.HasField("history"):
+                items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+                values = {key: value for key, value in items.items() if not key.startswith("_")}
+                history.append({"step": record.history.step.num, **values})
+    return history
+
+
+def test_wandb_offline_history_equals_the_metrics_after_interruptions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    settings = settings_of(tmp_path, "logger=wandb", "recipe.epochs=3", "recipe.ema=0.9")
+    for after in (5, 4):
+        with stopping(monkeypatch, after), pytest.raises(InterruptedRun):
+            train.run(settings)
+    train.run(settings)
+    run = only_run(tmp_path)
+    assert len(lines(run)) == 3
+    assert _wandb_history(run) == lines(run)
+
+
+def test_tensorboard_holds_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = settings_of(tmp_path, "logger=tensorboard")
+    with stopping(monkeypatch, 5), pytest.raises(InterruptedRun):
+        train.run(settings)
+    train.run(settings)
+    run = only_run(tmp_path)
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    for key in ("train_loss", "loss", "top1"):
+        assert [(event.step, event.value) for event in events.Scalars(key)] == [
+            (line["step"], pytest.approx(line[key], rel=1e-6)) for line in lines(run)
+        ]
+
+
+def test_a_missing_or_failing_mirror_is_one_line_or_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from experiments import loggers
+
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "wandb", None)
+        with pytest.raises(MissingExtraError, match="pip install wandb"):
+            train.run(settings_of(tmp_path / "missing", "logger=wandb"))
+
+    class Failing:
+        def __init__(self, *arguments: Any) -> None:
+            pass
+
+        def log(self, line: dict[str, Any]) -> None:
+            raise OSError("no route to host")
+
+    monkeypatch.setitem(loggers.MIRRORS, "wandb", Failing)
+    train.run(settings_of(tmp_path / "failing", "logger=wandb"))
+    assert "no route to host" in caplog.text
+    assert RunDir(only_run(tmp_path / "failing")).state() == "finished"
+
+
+# ---- `python -m experiments evaluate`
+
+
+def _evaluate(*arguments: str) -> tuple[int, str]:
+    import contextlib
+    import io
+
+    from experiments.__main__ import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["evaluate", *arguments])
+    return code, out.getvalue() + err.getvalue()
+
+
+def test_evaluate_repeats_a_runs_scores(tmp_path: Path) -> None:
+    settings: Settings = settings_of(tmp_path)
+    record = train.run(settings)
+    code, said = _evaluate(str(only_run(tmp_path)), "--device=cpu", "--workers=0")
+    assert code == 0
+    assert said.split() == ["top1", f"{record['top1']:.2f}", "loss", f"{record['loss']:.4f}", "24", "images"]
+
+
+def test_evaluate_takes_weights_of_torchvision_and_refuses_others(tmp_path: Path) -> None:
+    from torchvision.models.resnet import Bottleneck, ResNet
+
+    torch.manual_seed(0)
+    theirs = ResNet(Bottleneck, [3, 4, 6, 3], num_classes=10).eval()
+    save_weights(tmp_path / "theirs.safetensors", theirs.state_dict())
+    options = (str(tmp_path / "theirs.safetensors"), "--data=digits", "--device=cpu", "--workers=0")
+    code, said = _evaluate(*options, "--step=resnet50")
+    assert (code, said.split()[0], said.split()[-2:]) == (0, "top1", ["360", "images"])
+    for wrong, words in {("--step=separate_downsampling",): "missing", (): "--step is needed"}.items():
+        code, said = _evaluate(*options, *wrong)
+        assert code == 2
+        assert words in said
+        assert said.count("\n") == 1
+    assert load_weights(tmp_path / "theirs.safetensors").keys() == theirs.state_dict().keys()
+
+
+def test_evaluate_refuses_an_unfinished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stopping(monkeypatch, 2), pytest.raises(InterruptedRun):
+        train.run(settings_of(tmp_path))
+    code, said = _evaluate(str(only_run(tmp_path)), "--device=cpu")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "not a finished run" in said
