@@ -21,9 +21,9 @@ from roadmap.regimes import CONF
 BUG = 1
 
 
-def in_study(config: DictConfig) -> bool:
-    """Whether this is one job of a study."""
-    return config.study.run is not None
+def in_multirun() -> bool:
+    """Whether this job is one of several."""
+    return not OmegaConf.is_missing(HydraConfig.get().job, "num")
 
 
 def say(line: str) -> None:
@@ -38,7 +38,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     from experiments.sweeps import frozen_settings
 
     overrides = list(HydraConfig.get().overrides.task)
-    if in_study(config):
+    if config.study.run is not None:
         settings = frozen_settings(config)
     else:
         settings = settings_from(OmegaConf.to_container(config, resolve=True), overrides)  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ def job(config: DictConfig) -> dict[str, Any]:
         return train(config)
     except UserError as error:
         say(f"error: {error}")
-        if in_study(config) and not isinstance(error, InterruptedRun):
+        if in_multirun() and not isinstance(error, InterruptedRun):
             raise  # the other jobs go on; the exit code tells at the end
         sys.exit(error.exit_code)
 

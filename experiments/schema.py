@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, MissingExtraError
 from experiments.fields import is_optional, is_resolved, without_none
 from experiments.settings import Settings
 from roadmap.design import Design
@@ -23,6 +23,8 @@ from roadmap.regimes import CONF
 
 # Keys with another type or default in the config than once resolved.
 OPEN = {"precision", "image_size"}
+# Hydra's name of a launcher -> the extra that installs it.
+EXTRAS = {"ray": "ray", "submitit_slurm": "slurm"}
 
 
 def _annotation(annotation: Any) -> Any:
@@ -99,6 +101,16 @@ def register() -> None:
     store.store(name="schema", node=config_schema())
     sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
     store.store(group="hydra/sweeper", name="study", node=sweeper)
+    OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)
+
+
+def _gpus_per_run(device: str) -> int:
+    """For conf/launcher/ray.yaml, resolved when a study is launched: 1 where runs use a GPU, else 0."""
+    if device != "auto":
+        return int(device.startswith("cuda"))
+    import torch
+
+    return int(torch.cuda.is_available())
 
 
 def one_line(error: BaseException) -> str:
@@ -118,6 +130,9 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
+        for launcher, extra in EXTRAS.items():
+            if f"hydra/launcher/{launcher}" in str(error):
+                raise MissingExtraError(f"launcher={extra} is not installed: pip install -e '.[{extra}]'") from None
         raise ConfigError(one_line(error)) from None
 
 

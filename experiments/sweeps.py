@@ -12,6 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -78,7 +79,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
     print(f"{plan.path}: {len(plan.runs)} runs, {len(left)} to do", file=sys.stderr)
     if left:
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
-        _check_for_bugs(launcher.launch(_jobs(plan, left, config, arguments), initial_job_idx=0))
+        _check_for_bugs(_launched(launcher, _jobs(plan, left, config, arguments)))
     line = studies.check_outcome(plan)
     print(line, file=sys.stderr)
     return line
@@ -92,6 +93,17 @@ def _jobs(plan: studies.Plan, left: Sequence[Settings], config: DictConfig, type
     if config.data.root is not None:
         places.append(f"data.root='{Path(config.data.root).resolve()}'")
     return [[*machine, *places, f"study.run={studies.run_id(settings)}"] for settings in left]
+
+
+def _launched(launcher: Launcher, jobs: list[list[str]]) -> Sequence[JobReturn]:
+    """What the jobs returned. A launcher that loses a job says so; the runs' own records tell how they stand."""
+    try:
+        return launcher.launch(jobs, initial_job_idx=0)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("ray", "submitit"):
+            raise
+        print(f"launcher: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
+        return []
 
 
 def _check_for_bugs(returns: Sequence[JobReturn]) -> None:
@@ -120,6 +132,8 @@ def frozen_settings(config: DictConfig) -> Settings:
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     here = settings_from(plain)
+    if plain["study"]["plan"] is None:
+        raise ConfigError("study.run names a run of a frozen study: set study.plan to its file as well")
     plan = studies.read_plan(Path(plain["study"]["plan"]), here)
     settings = studies.find_run(plan, plain["study"]["run"])
     if with_checksum(settings).data.checksum != settings.data.checksum:

@@ -33,7 +33,8 @@ def call(
 
     def run(*arguments: str) -> Outcome:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["run.py", *arguments, "device=cpu"])
+        here = [] if any("device=" in item for item in arguments) else ["device=cpu"]
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments, *here])
         code = 0
         try:
             program.main()
