@@ -1,0 +1,125 @@
+"""Large data sets: files decoded by worker processes in pieces, augmented in micro batches on the training device."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from experiments.data.finish import Finisher
+from experiments.data.pieces import Loaded, Orders, PieceLoader, cut_up, start_worker
+from experiments.data.resident import keep_freed_memory
+from experiments.data.source import MicroBatch, evaluation_places, places
+from experiments.data.splits import ImageFiles, Splits
+from experiments.errors import DataError
+from experiments.settings import Settings
+
+PREFETCHED = 6  # pieces per worker that are loaded ahead
+log = logging.getLogger(__name__)
+
+
+class FolderSource:
+    """A DataSource over files; see experiments.data.source for what the methods promise. One pass at a time."""
+
+    def __init__(self, settings: Settings, splits: Splits, checksum: str, device: torch.device) -> None:
+        if device.type == "cpu":
+            keep_freed_memory()
+        assert isinstance(splits.train, ImageFiles) and isinstance(splits.evaluation, ImageFiles)
+        self._settings, self._device, self.checksum = settings, device, checksum
+        self._finisher = Finisher(settings, device)
+        self.class_names = splits.class_names
+        self.num_classes, self.in_chans = len(splits.class_names), settings.data.channels
+        self.train_size, self.eval_size = len(splits.train), len(splits.evaluation)
+        self._labels = (torch.from_numpy(splits.train.labels), torch.from_numpy(splits.evaluation.labels))
+        self._orders = Orders()
+        self._loader: DataLoader[Loaded] | None = DataLoader(
+            PieceLoader(settings, splits.train, splits.evaluation),
+            batch_size=None,  # a piece is a whole item
+            sampler=self._orders,
+            num_workers=settings.workers,
+            worker_init_fn=start_worker,
+            persistent_workers=settings.workers > 0,
+            prefetch_factor=PREFETCHED if settings.workers else None,
+            pin_memory=device.type == "cuda",
+        )
+        self._pass = 0
+        self._damaged: dict[str, str] = {}
+
+    @property
+    def damaged(self) -> int:
+        """How many unreadable images were met so far."""
+        return len(self._damaged)
+
+    def train(self, epoch: int, steps: range, micro: range) -> Iterator[MicroBatch]:
+        """Micro batches of the given steps. Workers begin at the call, before the first batch is asked for."""
+        batch = self._settings.batch
+        queue = list(places(self._settings.seed, epoch, self.train_size, batch.size, batch.micro, steps, micro))
+        batches = self._start(epoch, [place.samples for place in queue])
+        loaded = zip(queue, batches, strict=True)
+        return (
+            MicroBatch(self._finished(images, epoch, place.samples), self._labels_of(0, place.samples), *place[:2])
+            for place, images in loaded
+        )
+
+    def evaluate(self, rank: int = 0, world_size: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Centre crops of this rank's evaluation images, with their labels."""
+        blocks = evaluation_places(self.eval_size, self._settings.batch.micro, rank, world_size)
+        batches = self._start(None, blocks)
+        return (
+            (self._finished(images, None, samples), self._labels_of(1, samples))
+            for samples, images in zip(blocks, batches, strict=True)
+        )
+
+    def _start(self, epoch: int | None, batches: list[np.ndarray]) -> Iterator[Tensor]:
+        """Give the workers their orders; returns the batches' images, uint8 (B, S, S, C) on the device."""
+        if self._loader is None:
+            raise RuntimeError("the data source is closed")
+        self._pass += 1
+        pieces = [cut_up(epoch, samples) for samples in batches]
+        self._orders.pieces = [piece for batch in pieces for piece in batch]
+        limit = self.train_size if epoch is not None else self.eval_size
+        return self._collected(self._pass, iter(self._loader), [len(batch) for batch in pieces], limit)
+
+    def _collected(self, current: int, loaded: Any, counts: list[int], images: int) -> Iterator[Tensor]:
+        for count in counts:
+            if current != self._pass:
+                raise RuntimeError("another pass over the data has begun")
+            pieces = [next(loaded) for _ in range(count)]
+            for piece in pieces:
+                self._note(piece, images)
+            yield torch.cat([piece.images.to(self._device, non_blocking=True) for piece in pieces])
+
+    @torch.no_grad()
+    def _finished(self, images: Tensor, epoch: int | None, samples: np.ndarray) -> Tensor:
+        images = images.permute(0, 3, 1, 2)
+        return self._finisher.normalise(images) if epoch is None else self._finisher.train(images, epoch, samples)
+
+    def _labels_of(self, split: int, samples: np.ndarray) -> Tensor:
+        labels = self._labels[split][torch.from_numpy(samples)]
+        if self._device.type == "cuda":
+            labels = labels.pin_memory()
+        return labels.to(self._device, non_blocking=True)
+
+    def _note(self, piece: Loaded, images: int) -> None:
+        """Log each unreadable file once; DataError when they are too many."""
+        for name, reason in piece.damaged:
+            if name not in self._damaged:
+                self._damaged[name] = reason
+                log.warning("unreadable image %s (%s); another one of its class takes its place", name, reason)
+        share = self._settings.data.damaged_share
+        first = next(iter(self._damaged.items()), None)
+        if first is not None and len(self._damaged) > share * images:
+            raise DataError(
+                f"{len(self._damaged)} of {images} images are unreadable, more than data.damaged_share={share} allows;"
+                f" the first is {first[0]} ({first[1]})"
+            )
+        if piece.hopeless is not None:
+            raise DataError(f"{piece.hopeless} and the images of its class that could replace it are all unreadable")
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._pass += 1
+        self._loader = None

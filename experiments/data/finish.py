@@ -1,0 +1,70 @@
+"""From cut-out 8-bit images to what the network sees: RandAugment, normalisation, random erasing, on the device."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.data.operations import augment
+from experiments.data.policy import draw, parse_policy
+from experiments.data.resample import to_device
+from experiments.data.windows import erasing_boxes
+from experiments.randomness import derive, uniforms
+from experiments.settings import Settings
+
+NOISES = 2**20  # places in the pool of noise at which an erased box's noise can start
+
+
+class Finisher:
+    """The steps after cutting, for one run on one device."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        data, recipe = settings.data, settings.recipe
+        self.recipe, self.seed, self.size, self.channels = recipe, settings.seed, settings.image_size, data.channels
+        self.policy = parse_policy(recipe.randaugment) if recipe.randaugment else None
+        # what geometric operations show outside the image: the mean colour, as timm has it
+        self.fill = tuple(min(255, round(255 * value)) for value in data.mean)
+        shape = (1, data.channels, 1, 1)
+        self.shift = torch.tensor([-255 * value for value in data.mean], device=device).view(shape)
+        self.scale = torch.tensor([1 / (255 * value) for value in data.std], device=device).view(shape)
+        self.noise: Tensor | None = None
+        if recipe.erasing:
+            # erased pixels are N(0, 1) after normalisation (timm's pixel mode); an erased image reads its noise from a
+            # place of its own in one long sequence, which is quicker than a generator per image and needs no state
+            generator = torch.Generator().manual_seed(derive("erasing noise", self.seed))
+            count = NOISES + data.channels * self.size**2
+            self.noise = torch.randn(count, generator=generator).to(device)
+
+    def train(self, images: Tensor, epoch: int, samples: np.ndarray) -> Tensor:
+        """Augment and normalise uint8 (B, C, S, S), of which C may be 1 in a grey set; float32 channels_last."""
+        keys = (self.seed, epoch)
+        if self.policy is not None:
+            if images.shape[1] < self.channels and len(set(self.fill)) > 1:
+                images = images.expand(-1, self.channels, -1, -1).contiguous()
+            images = augment(images, draw(self.policy, keys, samples), self.recipe.interpolation, self.fill)
+        out = self.normalise(images)
+        if self.noise is not None:
+            self._erase(out, self.noise, keys, samples)
+        return out
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (B, C or 1, S, S) to float32 (B, C, S, S) of mean 0 and deviation 1, channels_last."""
+        images = images.expand(-1, self.channels, -1, -1)
+        out = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        return out.add_(self.shift).mul_(self.scale)
+
+    def _erase(self, images: Tensor, noise: Tensor, keys: tuple[int, int], samples: np.ndarray) -> None:
+        chosen, boxes = erasing_boxes(self.recipe.erasing, self.size, keys, samples)
+        if not len(chosen):
+            return
+        device = images.device
+        places = (uniforms(derive("erased place", *keys), samples[chosen], 1)[:, 0] * NOISES).astype("int64")
+        top, left, height, width = to_device(boxes.T.copy(), device)[:, :, None]
+        row = torch.arange(self.size, device=device)
+        down = (row >= top) & (row < top + height)
+        across = (row >= left) & (row < left + width)
+        inside = (down[:, :, None] & across[:, None, :])[:, None].float()
+        index = to_device(chosen, device)
+        kept = images.index_select(0, index)
+        values = noise.unfold(0, kept[0].numel(), 1).index_select(0, to_device(places, device))
+        values = values.view(-1, self.size, self.size, self.channels).permute(0, 3, 1, 2)
+        images.index_copy_(0, index, torch.lerp(kept, values, inside))

@@ -1,0 +1,69 @@
+"""From settings to an open data set. Imports torch only when a data set is opened."""
+
+from typing import TYPE_CHECKING, Protocol
+
+from experiments.data.readers import cifar, digits, folder, idx, synthetic
+from experiments.data.source import DataSource, steps_per_epoch
+from experiments.data.splits import ImageArrays, ImageFiles, Splits, chosen_images
+from experiments.errors import ConfigError, DataError
+from experiments.settings import Data, Settings
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Reader(Protocol):
+    """What a module in experiments.data.readers offers."""
+
+    def read(self, data: Data, image_size: int) -> Splits:
+        """The images, before subsets are taken."""
+        ...
+
+    def checksum(self, data: Data) -> str:
+        """A hash of their content."""
+        ...
+
+
+_READERS: dict[str, Reader] = {"digits": digits, "idx": idx, "cifar": cifar, "folder": folder, "synthetic": synthetic}
+
+
+def checksum_of(data: Data) -> str:
+    """32 hex digits that stand for the data's content; DataError where it is missing. Imports no torch."""
+    return _READERS[data.reader].checksum(data)
+
+
+def open_data(settings: Settings, *, device: "torch.device | str", rank: int = 0, world_size: int = 1) -> DataSource:
+    """Read a data set, or list its files, and make it ready for training on `device`.
+
+    Every rank holds the whole set: `train` and `evaluate` are told which share is theirs.
+    Raises DataError where files are missing, damaged or of another shape than configured, ConfigError where the
+    settings contradict each other or an epoch would have no step.
+    """
+    import torch
+
+    data = settings.data
+    if not len(data.mean) == len(data.std) == data.channels or data.channels not in (1, 3):
+        raise ConfigError(
+            f"data.channels={data.channels} must be 1 or 3, with as many values in data.mean ({len(data.mean)})"
+            f" and data.std ({len(data.std)})"
+        )
+    splits = chosen_images(_READERS[data.reader].read(data, settings.image_size), data)
+    steps_per_epoch(len(splits.train), settings.batch.size)
+    if data.classes is not None and len(splits.class_names) != data.classes:
+        raise DataError(f"data={data.name} has {len(splits.class_names)} classes, but data.classes={data.classes}")
+    device, checksum = torch.device(device), checksum_of(data)
+    if isinstance(splits.train, ImageFiles):
+        from experiments.data.files import FolderSource
+
+        return FolderSource(settings, splits, checksum, device)
+    from experiments.data.resident import ResidentSource
+
+    _check_channels(splits.train, data)
+    return ResidentSource(settings, splits, checksum, device)
+
+
+def _check_channels(images: ImageArrays, data: Data) -> None:
+    """Grey images are shown in as many channels as asked for; colour is not thrown away."""
+    found = images.pixels.shape[3]
+    if found not in (1, data.channels):
+        raise DataError(f"data={data.name} has images of {found} channels, but data.channels={data.channels}")

@@ -1,0 +1,1 @@
+"""One module per format; each offers `read(data, image_size) -> Splits` and `checksum(data) -> str`. No torch."""
