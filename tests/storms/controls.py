@@ -1,8 +1,8 @@
 """Negative controls: every part of the state is dropped or left stale in turn, and the resume suite must notice.
 
 A control passes when the suite names the part, among those that differ from the checkpoint right after loading or in
-the program's own refusal. How many show in the final files too is reported beside: a stale average of the weights, for one,
-changes no file of a run whose averaged accuracy happens to come out the same.
+the program's own refusal. How many show in the final files too is reported beside: a stale average of the weights, for
+one, changes no file of a run whose averaged accuracy happens to come out the same.
 """
 
 import dataclasses

@@ -93,6 +93,20 @@ def start(
     overrides: Sequence[str], log: Path, prepare: Callable[[], None] | None = None, env: dict[str, str] | None = None
 ) -> Child:
     """Fork a process that calls `prepare` and then does what `python run.py OVERRIDES` does."""
+
+    def run() -> None:
+        os.environ.update(ENVIRONMENT | (env or {}))
+        os.chdir(ROOT)
+        sys.argv = ["run.py", *overrides]
+        if prepare is not None:
+            prepare()
+        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+
+    return fork(run, log)
+
+
+def fork(work: Callable[[], None], log: Path) -> Child:
+    """Do `work` in a forked process that prints to `log`, and end it with the exit code that a script would have."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -105,12 +119,7 @@ def start(
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for target in (1, 2):
             os.dup2(descriptor, target)
-        os.environ.update(ENVIRONMENT | (env or {}))
-        os.chdir(ROOT)
-        sys.argv = ["run.py", *overrides]
-        if prepare is not None:
-            prepare()
-        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        work()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1

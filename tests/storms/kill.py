@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.storms import fleet, hooks
+from tests.storms import fleet, hooks, timm_loop
 from tests.storms.variants import KILLED, Variant
 
 SPAWNED_EVERY = 20  # one trial in so many is a bare `python run.py` from a new interpreter
@@ -116,5 +116,6 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
         "what": f"kill -9 at random moments ({moments['inside a checkpoint write']} inside a checkpoint write),"
         f" {len(KILLED)} runs with 0, 1 and 2 workers: identical to the undisturbed run",
         "moments": dict(moments),
+        "contrast": timm_loop.run(count // 2, seed, jobs),
         "failures": fleet.listed(failures),
     }

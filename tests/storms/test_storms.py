@@ -1,0 +1,69 @@
+"""A few minutes of every storm, and that the page with the full figures is up to date."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import checkpoint
+from tests.storms import damage, report
+from tests.storms.__main__ import SUITES
+
+# Enough to meet every variant, payload group and kind of error once; the full sizes are in tests/storms/__main__.py.
+SUBSET = {"damage": 300, "faults": 15, "hostile": 26, "kill": 16, "resume": 15, "controls": 8, "signals": 6}
+
+
+def test_every_suite_has_a_subset() -> None:
+    assert SUBSET.keys() == SUITES.keys()
+
+
+@pytest.mark.parametrize("suite", list(SUBSET))
+def test_a_part_of_the_storm(suite: str, tmp_path: Path, repo_root: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.storms",
+        suite,
+        "--count",
+        str(SUBSET[suite]),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=repo_root, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    figures = json.loads((tmp_path / "out").read_text())
+    assert figures["passed"] == figures["total"] == SUBSET[suite]
+    if suite == "kill":
+        assert figures["moments"]["inside a checkpoint write"] >= SUBSET[suite] // 4
+
+
+@pytest.mark.parametrize("check", ["_check_tensors", "_check_manifest"])
+def test_the_damage_suite_fails_when_a_check_is_left_out(
+    check: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, run_id in ((tmp_path, damage.RUN), (tmp_path / "foreign", damage.OTHER_RUN)):
+        store = checkpoint.Checkpoints(folder, run_id, background=False)
+        for step in (damage.OLDER, damage.NEWEST):
+            store.save(step, damage.state_of(step, other=run_id == damage.OTHER_RUN), {})
+    careless = {
+        "_check_tensors": lambda data, manifest, path: checkpoint.parse_tensors(data, path),
+        "_check_manifest": lambda folder, run_id: checkpoint.parse((folder / checkpoint.MANIFEST).read_bytes()),
+    }
+    monkeypatch.setattr(checkpoint, check, careless[check])
+    assert any(problem for _, problem in (damage.trial(index, 0, tmp_path) for index in range(60)))
+
+
+@pytest.mark.parametrize("kind", list(damage.BYTE_DAMAGES))
+def test_a_damage_changes_something(kind: str) -> None:
+    content = random.Random(0).randbytes(20_000)
+    assert damage.damaged_bytes(content, kind, random.Random(1)) != content
+
+
+def test_the_page_holds_the_figures_of_the_files() -> None:
+    page = report.PAGE.read_text()
+    assert report.updated(page) == page, "run python -m tests.storms report"
