@@ -187,7 +187,7 @@ def test_a_broken_weight_under_a_finite_loss_is_never_saved(tmp_path: Path, monk
     def broken(job: Job, batches: Any) -> Tensor:
         loss = original(job, batches)
         if job.step == 2:
-            next(iter(job.state.optimizer.state.values()))["exp_avg"].view(-1)[0] = math.inf
+            next(iter(job.state.optimizer.state.values()))["exp_avg"].fill_(math.inf)
         return loss
 
     monkeypatch.setattr(loop, "train_step", broken)
