@@ -1,8 +1,8 @@
 """Stateless randomness: every number is a function of what it is for, so that there is no state to save.
 
 Data order, augmentation and mixing draw from counters instead of generators. A resumed run, another number of workers
-or another prefetch depth therefore sees exactly the same numbers. The mixing function is splitmix64 (Steele, Lea, Flood:
-"Fast splittable pseudorandom number generators", OOPSLA 2014), whose output passes BigCrush.
+or another prefetch depth therefore sees exactly the same numbers. The mixing function is splitmix64 (Steele, Lea,
+Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014), whose output passes BigCrush.
 """
 
 import hashlib

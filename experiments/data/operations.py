@@ -78,7 +78,7 @@ def _rotated(images: Tensor, _: list[str], argument: np.ndarray, interpolation: 
     # Pillow repeats the border, so the neighbours of every pixel are at fixed distances in a padded image, and four in
     # a row are one entry of a table: four weighted look-ups per pixel instead of sixteen
     stride = width + 4
-    padded = pad(images.float(), (2, 2, 2, 2), mode="replicate").permute(0, 2, 3, 1).reshape(-1, channels)
+    padded = pad(images.float(), (2, 2, 2, 2), mode="replicate").permute(0, 2, 3, 1).contiguous().view(-1, channels)
     table = padded.as_strided((len(padded) - 3, 4 * channels), (channels, 1)).contiguous()
     first = (y_floor.int() + 1) * stride + x_floor.int() + 1
     first += torch.arange(count, device=device, dtype=torch.int32)[:, None, None] * ((height + 4) * stride)
@@ -174,9 +174,11 @@ def _positions(names: list[str], name: str) -> slice | None:
 
 def _stretching(images: Tensor) -> Tensor:
     """Tables (n, C, 256), uint8, that stretch each channel to 0..255; a channel of one value stays as it is."""
-    low, high = (value[:, :, None].float() for value in images.flatten(2).aminmax(dim=2))
-    levels = torch.arange(256, device=images.device, dtype=torch.float32)
-    return _truncated(torch.where(high > low, (levels - low) * (255 / (high - low)), levels))
+    # in float64 and in this form, since the brightest level falls on 254 or 255 by rounding, in Pillow too
+    low, high = (value[:, :, None].double() for value in images.flatten(2).aminmax(dim=2))
+    levels = torch.arange(256, device=images.device, dtype=torch.float64)
+    scale = 255 / (high - low)
+    return torch.where(high > low, (levels * scale - low * scale).clamp_(0, 255), levels).to(torch.uint8)
 
 
 def _equalizing(images: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def _resized(pixels: Tensor, axis: Axis, size: int, interpolation: str, flip: Te
     position += torch.arange(0, batch * length, length, device=pixels.device)[:, None, None]
     table = pixels.view(batch * length, channels * width)
     out = embedding_bag(position.flatten(0, 1), table, mode="sum", per_sample_weights=weight.flatten(0, 1))
-    return out.round_().clamp_(0, 255).view(batch, size, channels, width)
+    return out.add_(0.5).floor_().clamp_(0, 255).view(batch, size, channels, width)
 
 
 def taps(

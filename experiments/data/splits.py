@@ -10,7 +10,6 @@ from experiments.errors import DataError
 from experiments.randomness import derive, permutation
 from experiments.settings import Data
 
-
 Part = TypeVar("Part", bound="ImageArrays | ImageFiles")
 
 

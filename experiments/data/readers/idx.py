@@ -52,7 +52,8 @@ def _files(data: Data) -> dict[str, Path]:
     names = TRAIN if data.holdout else TRAIN + TEST
     published = TORCHVISION.get(data.name, data.name)
     dashed = data.name.replace("_", "-")
-    places = candidates(data, [f"/usr/share/datasets/{dashed}", f"/usr/share/dataset-{dashed}"])  # Debian's packages
+    debian = f"/usr/share/datasets/{dashed}"  # its package dataset-fashion-mnist
+    places = candidates(data, [f"data/{dashed}", debian])
     places = [place / below for place in places for below in ("", "raw", f"{published}/raw")]
     found = _complete(places, names)
     if found is None and data.download:
