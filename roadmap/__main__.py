@@ -19,20 +19,29 @@ def _names(text: str) -> list[str]:
     return [name for name in text.strip("[]").replace(" ", "").split(",") if name]
 
 
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     steps = ", ".join(step.name for step in STEPS)
     parser = argparse.ArgumentParser(prog="python -m roadmap", description="The roadmap's networks and what they cost.")
     parser.add_argument("--regime", choices=REGIMES, default="tiny", help="scale of the ladder (default: tiny)")
     parser.add_argument("--format", choices=tuple(FORMATS), default="table")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels (default: 224, as the paper counts)")
-    parser.add_argument("--num-classes", type=int, default=1000)
+    parser.add_argument("--image-size", type=_positive, default=224, help="pixels (default: 224, as the paper counts)")
+    parser.add_argument("--num-classes", type=_positive, default=1000)
     commands = parser.add_subparsers(dest="command")
     one = commands.add_parser("explain", help="what a step is and what its change does", epilog=f"steps: {steps}")
     one.add_argument("step", metavar="STEP")
     one.add_argument("--regime", choices=REGIMES, default=argparse.SUPPRESS)
     one.add_argument("--add", type=_names, default=[], metavar="CHANGES", help=f"of {', '.join(CHANGES)}")
     one.add_argument("--drop", type=_names, default=[], metavar="CHANGES")
-    one.add_argument("--figure", type=Path, metavar="FILE", help="also draw the block (PNG, SVG or PDF by the ending)")
+    one.add_argument(
+        "--figure", dest="file", type=Path, metavar="FILE", help="also draw the block (PNG, SVG or PDF by the ending)"
+    )
     golden = commands.add_parser("golden", help="rewrite the golden complexity file, unless it leaves the paper")
     golden.add_argument("file", type=Path)
     readme = commands.add_parser("readme", help="put the ladder table between the markers of a document")
@@ -41,12 +50,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _explain(options: argparse.Namespace) -> None:
-    print(explain(options.step, options.regime, options.add, options.drop))
-    if options.figure:
+    size, classes = options.image_size, options.num_classes
+    print(explain(options.step, options.regime, options.add, options.drop, size, classes))
+    if options.file:
         from roadmap.diagram import save_diagram
 
-        save_diagram(options.figure, options.step, options.regime, options.add, options.drop)
-        print(f"\nwrote {options.figure}")
+        save_diagram(options.file, options.step, options.regime, options.add, options.drop)
+        print(f"\nwrote {options.file}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.filename is None or Path(error.filename) != getattr(options, "file", None):
+            raise
+        print(f"error: {options.file}: {error.strerror}", file=sys.stderr)
+        return UserError.exit_code
     return 0
 
 

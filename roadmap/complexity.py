@@ -1,7 +1,7 @@
 """Parameters, multiply-accumulates and activations of a design, counted from its plan without torch."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from roadmap.design import Design
@@ -71,25 +71,43 @@ def complexity_of(
         DesignError: an unknown step or regime.
     """
     design = step_or_design if isinstance(step_or_design, Design) else design_for(step_or_design, regime)
+    parts = complexity_by_part(design, image_size=image_size, num_classes=num_classes, in_chans=in_chans)
+    return sum_of(parts.values())
+
+
+def complexity_by_part(
+    design: Design,
+    *,
+    image_size: int | tuple[int, int] = 224,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+) -> dict[str, Complexity]:
+    """The same count, split over "stem", "stages.0" to "stages.3" (each with its downsampling) and "head"."""
     plan = plan_network(design, in_chans)
-    params, macs, activations = _extras(design, plan), 0, 0
-    for _, conv, positions in walk(plan, image_size):
-        params += conv.params
-        macs += conv.macs(positions)
-        activations += conv.c_out * positions
-    return Complexity(
-        params=params + (plan.features + 1) * num_classes,
-        macs=macs + plan.features * num_classes,
-        activations=activations + num_classes,
-    )
+    parts = {part: [params, 0, 0] for part, params in _extras(design, plan).items()}
+    for name, conv, positions in walk(plan, image_size):
+        part = parts[".".join(name.split(".", 2)[:2])]
+        part[0] += conv.params
+        part[1] += conv.macs(positions)
+        part[2] += conv.c_out * positions
+    head = parts["head"]
+    head[0] += (plan.features + 1) * num_classes
+    head[1] += plan.features * num_classes
+    head[2] += num_classes
+    return {part: Complexity(*counts) for part, counts in parts.items()}
 
 
-def _extras(design: Design, plan: NetworkPlan) -> int:
-    """Parameters outside the convolutions and their norms: boundary norms and layer scale."""
-    extra = 2 * plan.features * plan.head_norm
-    for stage in plan.stages:
-        if stage.downsample and stage.norm_before:
-            extra += 2 * stage.downsample.c_in
+def sum_of(parts: Iterable[Complexity]) -> Complexity:
+    """The cost of several parts together."""
+    params, macs, activations = zip(*((part.params, part.macs, part.activations) for part in parts), strict=True)
+    return Complexity(sum(params), sum(macs), sum(activations))
+
+
+def _extras(design: Design, plan: NetworkPlan) -> dict[str, int]:
+    """Parameters outside the convolutions and their norms, in every part: boundary norms and layer scale."""
+    extras = {"stem": 0}
+    for index, stage in enumerate(plan.stages):
+        extras[f"stages.{index}"] = 2 * stage.downsample.c_in if stage.downsample and stage.norm_before else 0
         if design.layer_scale is not None:
-            extra += sum(block.c_out for block in stage.blocks)
-    return extra
+            extras[f"stages.{index}"] += sum(block.c_out for block in stage.blocks)
+    return {**extras, "head": 2 * plan.features * plan.head_norm}

@@ -41,7 +41,9 @@ def describe(delta: Mapping[str, Any]) -> str:
 def _typed(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{','.join(map(str, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
+    )
 
 
 def readme_ladder() -> str:
