@@ -42,11 +42,8 @@ def open_data(settings: Settings, *, device: "torch.device | str", rank: int = 0
     import torch
 
     data = settings.data
-    if not len(data.mean) == len(data.std) == data.channels or data.channels not in (1, 3):
-        raise ConfigError(
-            f"data.channels={data.channels} must be 1 or 3, with as many values in data.mean ({len(data.mean)})"
-            f" and data.std ({len(data.std)})"
-        )
+    if data.channels not in (1, 3):
+        raise ConfigError(f"data.channels={data.channels} must be 1 or 3: images are grey or coloured")
     splits = chosen_images(_READERS[data.reader].read(data, settings.image_size), data)
     steps_per_epoch(len(splits.train), settings.batch.size)
     if data.classes is not None and len(splits.class_names) != data.classes:
