@@ -143,9 +143,9 @@ def totals(plan: studies.Plan, rows: Sequence[dict[str, Any]], budget_hours: flo
     if None in hours:
         lines.append(f"no estimate for {hours.count(None)} runs: --speed measure times them on this device")
         return lines
-    sums = f"{sum(hours):.2f} hours one after the other, {sum(row['gpu_hours'] for row in rows):.2f} GPU-hours"
+    sums = f"{sum(hours):.3g} hours one after the other, {sum(row['gpu_hours'] for row in rows):.3g} GPU-hours"
     cost = f", cost {sum(row['cost'] for row in rows):.2f}" if "cost" in rows[0] else ""
-    lines.append(f"to do: {sums}{cost}; {sum(row['disk_gb'] for row in rows):.1f} GB of disk")
+    lines.append(f"to do: {sums}{cost}; {sum(row['disk_gb'] for row in rows):.3g} GB of disk")
     if budget_hours is not None:
         spent, fits = 0.0, 0
         for need in hours:
@@ -153,5 +153,5 @@ def totals(plan: studies.Plan, rows: Sequence[dict[str, Any]], budget_hours: flo
                 break
             spent, fits = spent + need, fits + 1
         last = f", up to {rows[fits - 1]['label']} s{rows[fits - 1]['seed']}" if fits else ""
-        lines.append(f"in {budget_hours:g} hours fit the first {fits} of {len(rows)} runs ({spent:.2f} hours{last})")
+        lines.append(f"in {budget_hours:g} hours fit the first {fits} of {len(rows)} runs ({spent:.3g} hours{last})")
     return lines

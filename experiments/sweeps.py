@@ -20,7 +20,7 @@ from experiments import generated, studies
 from experiments.compose import settings_from
 from experiments.errors import ConfigError, StudyError
 from experiments.schema import compose
-from experiments.settings import Settings
+from experiments.settings import MACHINE_KEYS, Settings
 from roadmap.errors import UserError
 
 BUG = 1
@@ -62,8 +62,15 @@ def plan_study(config: DictConfig, arguments: Sequence[str]) -> studies.Plan:
     jobs = expand(arguments, plain["hydra"]["sweeper"]["params"] or {}, plain["study"])
     path = studies.plan_path(plain["study"]["name"] or "sweep", jobs, plain["runs_dir"])
     if path.exists() and not plain["replan"]:
-        return studies.read_plan(path, here=settings_of(jobs[0]))
+        machine = machine_overrides(arguments)
+        return studies.read_plan(path, here=settings_from(compose(machine), machine))
     return studies.freeze(plain["study"]["name"] or "sweep", path, jobs, settings_of)
+
+
+def machine_overrides(arguments: Sequence[str]) -> list[str]:
+    """What was typed about the machine: the same for every job of a study."""
+    keys = set(MACHINE_KEYS)
+    return [item for item in arguments if studies.key_of(item) in keys]
 
 
 def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: Sequence[str]) -> str:
@@ -87,8 +94,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
 
 def _jobs(plan: studies.Plan, left: Sequence[Settings], config: DictConfig, typed: Sequence[str]) -> list[list[str]]:
     """Overrides that lead each job to its frozen settings; only what belongs to the machine is composed anew."""
-    machine = [item for item in typed if studies.says_how_to_run(item) and not item.startswith(("hydra", "launcher"))]
-    machine = [item for item in machine if studies.key_of(item) not in ("runs_dir", "data.root", "replan")]
+    machine = [item for item in machine_overrides(typed) if studies.key_of(item) not in ("runs_dir", "data.root")]
     places = [f"runs_dir='{Path(config.runs_dir).resolve()}'", f"study.plan='{plan.path.resolve()}'"]
     if config.data.root is not None:
         places.append(f"data.root='{Path(config.data.root).resolve()}'")

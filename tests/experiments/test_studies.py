@@ -1,0 +1,355 @@
+"""Studies: expansion, the frozen plan, what is launched, what a launcher leaves behind; trained for real in micro."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import run as program
+from experiments import generated, loop, schema, studies, sweeps, train
+from experiments.__main__ import main as experiments_main
+from experiments.errors import ConfigError, StorageError
+from experiments.identity import run_id
+from experiments.records import RunDir
+from experiments.settings import Settings
+from roadmap.regimes import CONF
+from roadmap.steps import STEPS
+
+STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
+# The smallest runs that are runs: a second each.
+SMALL = (
+    *(
+        "regime=micro",
+        "device=cpu",
+        "threads=1",
+        "recipe.epochs=1",
+        "batch.size=32",
+        "batch.micro=32",
+        "recipe.lr=1e-3",
+    ),
+    *("data.train_images=64", "data.eval_images=32"),
+)
+Outcome = tuple[int, str]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Outcome]:
+    """`python run.py ARGUMENTS` in this process and in an empty folder: (exit code, stderr)."""
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        code = 0
+        try:
+            program.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, capfd.readouterr().err
+
+    return run
+
+
+def settings_for(*overrides: str) -> Settings:
+    return sweeps.settings_of([*SMALL, *overrides])
+
+
+def plan_of(runs_dir: Path) -> studies.Plan:
+    (path,) = (runs_dir / "studies").glob("*.json")
+    plan = studies.read_plan(path)
+    return studies.Plan(plan.name, path, tuple(run.replace(runs_dir=str(runs_dir)) for run in plan.runs))
+
+
+# --- expansion
+
+
+def expand(*arguments: str, params: dict[str, Any] | None = None, **study: Any) -> list[list[str]]:
+    schema.register()
+    return sweeps.expand(arguments, params or {}, {"list": None, "params": {}, **study})
+
+
+def test_expansion_order_and_typed_values() -> None:
+    params = {"seed": "0,1", "+step": "gelu,width"}
+    assert expand("regime=micro", params=params) == [
+        [f"seed={seed}", f"+step={step}", "regime=micro"] for seed in (0, 1) for step in ("gelu", "width")
+    ]
+    assert expand("seed=7", params=params) == [["seed=7", f"+step={step}"] for step in ("gelu", "width")]
+    assert expand("drop=[a],[b,c]") == [["drop=[a]"], ["drop=[b,c]"]]
+
+
+def test_generated_lists_lie_inside_the_sweep() -> None:
+    jobs = expand("seed=0,1", list="leave_one_out")
+    assert len(jobs) == 2 * (1 + len(STEPS[-1].changes))
+    assert [job[0] for job in jobs] == ["seed=0"] * (len(jobs) // 2) + ["seed=1"] * (len(jobs) // 2)
+    assert jobs[1] == ["seed=0", "+step=separate_downsampling", "drop=[stage_ratio]"]
+
+
+def test_unknown_lists_and_parameters() -> None:
+    with pytest.raises(ConfigError, match=r"study\.list=best is not one of: .*leave_one_out"):
+        generated.runs_of("best", {})
+    with pytest.raises(ConfigError, match=r"study\.params\.depth is not one of: none"):
+        generated.runs_of("leave_one_out", {"depth": 3})
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_file_composes_and_expands(name: str) -> None:
+    content = yaml.safe_load((CONF / "study" / f"{name}.yaml").read_text())
+    assert content["study"]["name"] == name
+    assert content["hydra"]["mode"] == "MULTIRUN"
+    assert next(iter(content["hydra"]["sweeper"]["params"])) == "seed"  # a part of a study is whole for its first seeds
+    config = schema.compose([f"+study={name}", "regime=micro"])
+    jobs = sweeps.expand(
+        [f"+study={name}", "regime=micro", "seed=0"], content["hydra"]["sweeper"]["params"], config["study"]
+    )
+    labels = [sweeps.settings_from(schema.compose([*job, "device=cpu"])).label for job in jobs]
+    assert len(set(labels)) == len(jobs) > 2
+
+
+def test_the_ladder_study_is_the_ladder() -> None:
+    params = yaml.safe_load((CONF / "study" / "ladder.yaml").read_text())["hydra"]["sweeper"]["params"]
+    assert [name.strip() for name in params["+step"].split(",")] == [step.name for step in STEPS]
+    assert params["seed"] == "0,1,2"
+
+
+# --- the frozen plan
+
+
+def test_a_frozen_study_is_read_back_as_it_was(tmp_path: Path) -> None:
+    jobs = [["+step=gelu"], ["+step=kernel_7"], ["+step=gelu", "seed=0"]]  # the last asks for the first again
+    path = studies.plan_path("mine", jobs, tmp_path)
+    frozen = studies.freeze("mine", path, jobs, lambda job: settings_for(*job))
+    assert [run.label for run in frozen.runs] == ["gelu", "kernel_7"]
+    again = studies.read_plan(path)
+    assert again.runs == frozen.runs
+    assert again.runs[0].study == path.stem == again.full_name
+    assert again.runs[0].data.checksum
+    assert "/" not in json.dumps(json.loads(path.read_text())["runs"])  # no path of this machine
+
+
+def test_machine_settings_are_not_frozen(tmp_path: Path) -> None:
+    jobs = [["+step=gelu"]]
+    path = studies.plan_path("mine", jobs, tmp_path)
+    assert path == studies.plan_path("mine", [["+step=gelu", "device=cpu", "threads=3", "launcher=ray"]], tmp_path)
+    assert path != studies.plan_path("mine", [["+step=gelu", "seed=1"]], tmp_path)
+    frozen = studies.freeze("mine", path, jobs, lambda job: settings_for(*job))
+    here = settings_for("threads=2", "workers=0", "data.root=elsewhere", "logger=wandb")
+    (moved,) = studies.read_plan(path, here).runs
+    assert (moved.threads, moved.workers, moved.data.root, moved.logger.name) == (2, 0, "elsewhere", "wandb")
+    assert run_id(moved) == run_id(frozen.runs[0])
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"name": "x"}', '{"name": "x", "results_version": 0, "runs": []}'])
+def test_a_damaged_plan_is_one_line(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine-00000000.json"
+    path.write_text(damage)
+    with pytest.raises(StorageError, match=r"mine-00000000\.json") as caught:
+        studies.read_plan(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_edited_plan_is_noticed(tmp_path: Path) -> None:
+    path = studies.plan_path("mine", [["+step=gelu"]], tmp_path)
+    studies.freeze("mine", path, [["+step=gelu"]], lambda job: settings_for(*job))
+    content = json.loads(path.read_text())
+    content["runs"][0]["settings"]["seed"] = 5
+    path.write_text(json.dumps(content))
+    with pytest.raises(StorageError, match="replan=true"):
+        studies.read_plan(path)
+
+
+def test_what_was_planned_is_what_runs(
+    call: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Configs that compose otherwise after planning change nothing until replan=true."""
+    command = ("-m", "+step=gelu,kernel_7", *SMALL)
+    assert experiments_plan(tmp_path, monkeypatch, *command[1:]) == 0
+    trained: list[Settings] = []
+    monkeypatch.setattr(train, "run", trained.append)
+    true_settings = sweeps.settings_of
+    monkeypatch.setattr(sweeps, "settings_of", lambda job: true_settings([*job, "recipe.label_smoothing=0.3"]))
+    assert call(*command)[0] == 9  # nothing was really trained
+    assert [run.recipe.label_smoothing for run in trained] == [0.1, 0.1]
+    assert call(*command, "replan=true")[0] == 9
+    assert [run.recipe.label_smoothing for run in trained[2:]] == [0.3, 0.3]
+
+
+def experiments_plan(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
+    monkeypatch.chdir(folder)
+    return experiments_main(["plan", "--speed", "none", *overrides])
+
+
+def test_changed_data_is_noticed(call: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("-m", "+step=gelu", "seed=0,1", *SMALL)
+    assert experiments_plan(tmp_path, monkeypatch, *command[1:]) == 0
+    monkeypatch.setattr("experiments.data.checksum_of", lambda data: "0" * 64)
+    code, err = call(*command)
+    assert code == 9
+    assert "data=digits has changed since" in err
+
+
+# --- running
+
+
+def test_a_study_end_to_end(call: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("+study=macro", "seed=0", *SMALL)
+    with monkeypatch.context() as patch:  # the second of three runs fails
+        true_loss = loop.loss_of
+        patch.setattr(
+            train,
+            "build_state",
+            lambda settings, *rest, true=train.build_state: _broken(settings) or true(settings, *rest),
+        )
+        code, err = call(*command)
+        assert code == 9
+        assert "2 of 3 runs finished, 1 failed (stage_ratio s0)" in err
+        assert "retry_failed=true" in err
+        assert loop.loss_of is true_loss
+    plan = plan_of(tmp_path / "runs")
+    assert studies.states(plan) == ["finished", "failed", "finished"]
+    records = [RunDir.locate(run).result for run in plan.runs]
+    assert json.loads(records[0].read_text())["study"] == plan.full_name
+    stamps = {path: path.stat().st_mtime_ns for path in records if path.exists()}
+    # the same command trains nothing
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_work", None)
+        assert call(*command)[0] == 9
+    # with retry_failed=true only the failed one
+    code, err = call(*command, "retry_failed=true")
+    assert (code, studies.states(plan)) == (0, ["finished"] * 3), err
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    assert not list((tmp_path / "runs").glob("*.yaml"))  # Hydra wrote nothing of its own
+
+
+def _broken(settings: Settings) -> None:
+    if settings.label == "stage_ratio":
+        raise ConfigError("broken on purpose")
+
+
+def test_a_run_is_shared_by_studies(
+    call: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("-m", "+step=enhanced_recipe,patchify_stem", *SMALL)[0] == 0
+    monkeypatch.setattr(train, "_work", None)
+    code, err = call("-m", "+step=patchify_stem,enhanced_recipe", "seed=0", *SMALL)
+    assert code == 0
+    assert "2 runs, 0 to do" in err
+
+
+def test_one_run_of_a_plan_by_itself(
+    call: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert experiments_plan(tmp_path, monkeypatch, "+step=gelu,width", *SMALL) == 0
+    plan = plan_of(tmp_path / "runs")
+    code, err = call(f"study.plan={plan.path}", f"study.run={run_id(plan.runs[1])[:12]}", "device=cpu")
+    assert (code, studies.states(plan)) == (0, ["missing", "finished"]), err
+    code, err = call(f"study.plan={plan.path}", "study.run=ffff", "device=cpu")
+    assert code == 2
+    assert "names 0 of the 2 runs" in err
+    assert call("study.run=ffff", "device=cpu")[0] == 2
+
+
+def test_bad_settings_stop_a_study_before_its_first_run(
+    call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "run", None)
+    code, err = call("-m", "+step=gelu,kernel_7", "drop=[depthwise],[layer_norm]", *SMALL)
+    assert code == 2
+    assert "drop=layer_norm" in err
+    assert err.count("\n") == 1
+
+
+def test_torchrun_with_a_multirun_is_refused(call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    code, err = call("+study=ladder", *SMALL)
+    assert code == 2
+    assert "torchrun" in err
+    assert "python run.py +study=ladder regime=micro" in err
+
+
+@pytest.mark.parametrize("launcher, group", [("ray", "ray"), ("slurm", "submitit_slurm")])
+def test_a_launcher_that_is_not_installed(
+    launcher: str, group: str, call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # installed launchers register on the first look
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], f"{group}.yaml", raising=False)
+    code, err = call("-m", f"launcher={launcher}", "+step=gelu,width", *SMALL)
+    assert code == 7
+    assert f".[{launcher}]" in err
+
+
+# --- plan and status
+
+
+def test_plan_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--format", "json", "--seconds", "0.05", "--price", "2", "--budget-hours", "0.000001"]
+    assert experiments_main(["plan", *options, "+step=gelu,width", *SMALL]) == 0
+    captured = capsys.readouterr()
+    rows = json.loads(captured.out)
+    assert [(row["label"], row["state"], row["seed"]) for row in rows] == [
+        ("gelu", "missing", 0),
+        ("width", "missing", 0),
+    ]
+    for row in rows:
+        assert row["hours"] > 0
+        assert row["params"] > 100_000
+        assert row["gpu_hours"] == 0
+        assert row["cost"] == pytest.approx(2 * row["hours"], abs=0.01)
+        assert row["disk_gb"] > 0
+    assert "fit the first 0 of 2 runs" in captured.err
+
+
+def test_plan_uses_recorded_speeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):
+        train.run(settings_for("+step=gelu", f"seed={seed}"))
+    capsys.readouterr()
+    assert experiments_main(["plan", "--format", "csv", "--speed", "recorded", "+step=gelu", "seed=0,1,2", *SMALL]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    states = [dict(zip(header.split(","), row.split(","), strict=True)) for row in rows]
+    assert [row["state"] for row in states] == ["finished", "finished", "missing"]
+    assert float(states[2]["hours"]) > 0
+
+
+def test_status_of_every_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert experiments_plan(tmp_path, monkeypatch, "+step=gelu,width,kernel_5", *SMALL) == 0
+    plan = plan_of(tmp_path / "runs")
+    train.run(plan.runs[0])
+    half, failed = (RunDir.locate(run) for run in plan.runs[1:])
+    half.start(plan.runs[1])
+    failed.start(plan.runs[2])
+    failed.fail(ConfigError("no good"))
+    from experiments.status import rows
+
+    found = {row["run"].split("-")[0]: row for row in rows(tmp_path / "runs")}
+    assert [found[name]["state"] for name in ("gelu", "width", "kernel_5")] == ["finished", "half", "failed"]
+    assert found["gelu"]["epoch"] == "1/1"
+    assert float(found["gelu"]["top-1"]) >= 0
+    assert "ConfigError: no good" in found["kernel_5"]["note"]
+    assert f"study.run={run_id(plan.runs[2])[:12]}" in found["kernel_5"]["note"]
+    assert experiments_main(["status", "runs"]) == 0
+    assert "1 finished, 1 half, 1 failed" in capsys.readouterr().out
+    assert experiments_main(["status", "nowhere"]) == 5
+    assert experiments_main(["status", "runs", "--study", "nothing"]) == 5
+
+
+def test_planning_imports_what_it_needs_from_any_folder(tmp_path: Path) -> None:
+    """`python -m experiments plan` in a process of its own: no file but the plan appears."""
+    command = [sys.executable, "-m", "experiments", "plan", "--speed", "none", "+study=macro", "seed=0", *SMALL]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
