@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,26 +27,29 @@ from tests.experiments.engine_runs import (
 )
 
 # One step per epoch, so that metrics.jsonl holds the loss of every step.
-TWENTY_STEPS = ("recipe.epochs=20", "batch.size=64", "batch.micro=16", "recipe.warmup_epochs=4", "data.eval_images=32")
+TWENTY_STEPS = ("recipe.epochs=20", "batch.size=64", "recipe.warmup_epochs=4", "data.eval_images=32")
 ENDLESS = ("recipe.epochs=5000", "data.train_images=512")
 
 
-@pytest.mark.parametrize("step", [BN, LN])
-def test_two_ranks_train_as_one(tmp_path: Path, step: str) -> None:
-    """20 steps of 4 micro batches in fp32: the training losses of 2 gloo ranks and of 1 differ by less than 1e-6.
+@pytest.mark.parametrize("step, micro", [(BN, 32), (LN, 16)])
+def test_two_ranks_train_as_one(tmp_path: Path, step: str, micro: int) -> None:
+    """20 steps of one effective batch in fp32: the losses of 2 gloo ranks and of 1 differ by less than 1e-6.
 
-    The LN design's evaluation agrees too. BN's running averages are a mean over ranks, each of half the micro batches,
-    so the BN design's evaluation differs (by up to a few per cent of the loss at this size).
+    Two micro batches per step are added up in the same order by both, so their losses are equal to the last bit. Four
+    are not, (a + b) + (c + d) against ((a + b) + c) + d: the LN design's losses stay within 1e-6 all the same, while
+    BatchNorm over the 1 x 1 maps of this small network amplifies the rounding (5e-4 after 20 steps).
+    Evaluation agrees for the LN design. BN's running averages are a mean over ranks, each of its own micro batches, so
+    the BN design's validation loss differs slightly; the test bounds it.
     """
     for ranks in (1, 2):
-        done = launch(command(tmp_path / str(ranks), *TWENTY_STEPS, step=step, ranks=ranks))
+        done = launch(command(tmp_path / str(ranks), *TWENTY_STEPS, f"batch.micro={micro}", step=step, ranks=ranks))
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = (lines(only_run(tmp_path / name)) for name in ("1", "2"))
     assert len(one) == len(two) == 20
     worst = max(abs(a["train_loss"] - b["train_loss"]) for a, b in zip(one, two, strict=True))
     assert worst < 1e-6, worst
-    if step == LN:
-        assert max(abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True)) < 1e-5
+    evaluated = max(abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True))
+    assert evaluated < (1e-5 if step == LN else 0.05), evaluated
     assert [line["lr"] for line in one] == [line["lr"] for line in two]
     assert only_run(tmp_path / "1").name == only_run(tmp_path / "2").name
 
@@ -54,6 +58,15 @@ def _start(arguments: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         arguments, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Make sure that nothing outlives the test."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+    process.kill()
+    process.communicate()
 
 
 def _wait_for_epochs(runs_dir: Path, count: int, process: subprocess.Popen[str], seconds: float = 120) -> Path:
@@ -87,18 +100,18 @@ def test_killing_a_rank_ends_all_within_a_minute(tmp_path: Path) -> None:
         assert not [child for child in ranks.values() if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
         assert RunDir(run).state() in ("half", "failed")
     finally:
-        process.kill()
+        _end(process)
 
 
 def test_a_signal_to_one_rank_stops_all_at_one_step_and_the_rest_is_identical(tmp_path: Path) -> None:
-    size = ("recipe.epochs=12", "data.train_images=256", "batch.size=16", "batch.micro=8")
+    size = ("recipe.epochs=4", "data.train_images=384", "batch.size=16", "batch.micro=8")
     process = _start(command(tmp_path / "cut", *size, step=BN, ranks=2))
     try:
         _wait_for_epochs(tmp_path / "cut", 1, process)
         _ranks_of(process)[1].send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=60)
     finally:
-        process.kill()
+        _end(process)
     assert process.returncode != 0
     assert said.count("the same command continues") >= 1, said[-2000:]
     cut = only_run(tmp_path / "cut")
@@ -116,7 +129,7 @@ def test_one_process_that_is_asked_to_stop_exits_with_75(tmp_path: Path) -> None
         process.send_signal(signal.SIGUSR1)
         said, _ = process.communicate(timeout=30)
     finally:
-        process.kill()
+        _end(process)
     assert process.returncode == 75, said
     assert "Traceback" not in said
     assert RunDir(run).state() == "half"
@@ -131,7 +144,7 @@ def test_a_batch_that_does_not_divide_over_the_ranks_is_one_line(tmp_path: Path)
     assert "16 or 32" in said[0]
 
 
-@pytest.mark.parametrize("logger", ["local", "wandb", "tensorboard"])
+@pytest.mark.parametrize("logger", ["wandb", "tensorboard"])  # beside the local record
 def test_no_secret_or_environment_variable_is_written(tmp_path: Path, logger: str) -> None:
     canaries = {
         "WANDB_API_KEY": "0123456789abcdef0123456789abcdefca4a41e1",
