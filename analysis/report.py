@@ -12,7 +12,7 @@ from analysis.collect import Collection, Skipped
 from analysis.ladder import FINISHED, Ladder
 from analysis.page import Drawing, Section, Table, data_uri, render
 from analysis.summary import summary_of
-from analysis.views import Named, View, figures_of
+from analysis.views import View, figures_of
 
 MOST_ROWS = 1000  # of runs and of skipped files on the page; runs.csv and skipped.csv have all
 METHOD = (
@@ -44,7 +44,8 @@ def write_view(
         figure = named.draw(size)
         stem = out / "ladder" if named.name == "ladder" else out / "figures" / named.name
         written += theme.save(figure, stem, formats)
-        drawings[named.name] = _drawing(named, figure if size == "page" else named.draw("page"))
+        wide = figure if size == "page" else named.draw("page")
+        drawings[named.name] = Drawing(data_uri(wide), data_uri(named.draw("column")), named.title)
     skipped = (*(collection.skipped if collection else ()), *aside)
     page = render(
         title=f"The road to ConvNeXt: {view.title}",
@@ -67,10 +68,6 @@ def write_view(
         (out / name).write_text(text, encoding="utf-8")
         written.append(out / name)
     return written
-
-
-def _drawing(named: Named, wide: Any) -> Drawing:
-    return Drawing(data_uri(wide), data_uri(named.draw("column")), named.title)
 
 
 def _alerts(ladder: Ladder) -> list[str]:

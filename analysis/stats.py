@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8
+NO_SPREAD = 1e-6  # points: less is the rounding of equal values
 MOST_SEEDS = 1000  # more is reported as "more than this"
 
 
@@ -95,8 +96,7 @@ class AdditiveModel:
         beta = values @ self._inverse.T
         residual = values - beta @ self.design.T
         variance = (residual**2).sum(-1) / self.df if self.df > 0 else np.full(values.shape[:-1], np.nan)
-        # rounding leaves 1e-14 of identical values; below a millionth of a point there is no spread
-        sigma = np.where(variance < 1e-12, 0.0, np.sqrt(variance))
+        sigma = np.where(variance < NO_SPREAD**2, 0.0, np.sqrt(variance))
         unscaled = (self._inverse @ self._inverse.T)[: self.cells, : self.cells]
         return Means(beta[..., : self.cells], unscaled, sigma, self.df)
 
@@ -160,22 +160,24 @@ def seeds_needed(effect: float, sigma: float, steps: int, alpha: float = ALPHA, 
 
 
 def paired(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """Mean of a - b over runs of the same seed, by Student's t; NaN bounds below two pairs."""
-    if len(a) < 2:
-        return Interval(float(np.mean(np.subtract(a, b))) if len(a) else math.nan, math.nan, math.nan)
+    """Mean of a - b over runs of the same seed, by Student's t; NaN bounds below two pairs or without spread."""
+    difference = np.subtract(a, b)
+    estimate = float(difference.mean()) if len(difference) else math.nan
+    if len(difference) < 2 or np.ptp(difference) < NO_SPREAD:
+        return Interval(estimate, math.nan, math.nan)
     test = stats.ttest_rel(a, b)
     low, high = test.confidence_interval(confidence)
-    return Interval(float(np.mean(np.subtract(a, b))), float(low), float(high), float(test.pvalue))
+    return Interval(estimate, float(low), float(high), float(test.pvalue))
 
 
 def two_sample(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """mean(a) - mean(b) without pairing and with unequal variances (Welch); NaN bounds below two runs each."""
-    if min(len(a), len(b)) < 2:
-        estimate = float(np.mean(a) - np.mean(b)) if len(a) and len(b) else math.nan
+    """mean(a) - mean(b), unpaired, unequal variances (Welch); NaN bounds below two runs each or without spread."""
+    estimate = float(np.mean(a) - np.mean(b)) if len(a) and len(b) else math.nan
+    if min(len(a), len(b)) < 2 or max(np.ptp(a), np.ptp(b)) < NO_SPREAD:
         return Interval(estimate, math.nan, math.nan)
     test = stats.ttest_ind(a, b, equal_var=False)
     low, high = test.confidence_interval(confidence)
-    return Interval(float(np.mean(a) - np.mean(b)), float(low), float(high), float(test.pvalue))
+    return Interval(estimate, float(low), float(high), float(test.pvalue))
 
 
 def sampling_error(top1: float, images: int) -> float:

@@ -30,7 +30,7 @@ class Size:
 
 SIZES = {
     "page": Size(7.0, 8.0, 200),  # across two columns of a paper
-    "column": Size(3.4, 6.0, 300),  # one column
+    "column": Size(3.4, 6.8, 300),  # one column
     "slide": Size(12.0, 13.0, 120),  # a 16:9 slide
 }
 
@@ -80,7 +80,6 @@ def _settings(size: Size) -> dict[str, Any]:
         "pdf.fonttype": 42,
         "figure.dpi": size.dpi,
         "savefig.facecolor": "white",
-        "figure.constrained_layout.use": True,
     }
 
 
@@ -124,7 +123,7 @@ def figure(size: str, height: float, **kwargs: Any) -> Figure:
 def note(fig: Figure, text: str, size: str) -> None:
     """Words under a figure, wrapped to its width."""
     chosen = SIZES[size]
-    columns = int(chosen.width * 72 / (0.50 * (chosen.font - 1)))
+    columns = int(chosen.width * 72 / (0.53 * (chosen.font - 1)))
     lines = "\n".join("\n".join(textwrap.wrap(part, columns)) for part in text.split("\n"))
     fig.supxlabel(lines, x=0.01, ha="left", fontsize=chosen.font - 1, color=MUTED, linespacing=1.35)
 
@@ -153,6 +152,18 @@ def clean(axes: Axes, grid: str = "x") -> None:
     axes.tick_params(axis="y" if grid == "x" else "x", length=0)
 
 
+def freeze(fig: Figure) -> None:
+    """Lay a figure out for good; places are rounded, so that the last bits of a float do not change the files."""
+    if fig.get_layout_engine() is None:
+        return
+    fig.draw_without_rendering()
+    with mpl.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        fig.set_layout_engine(None)
+    for axes in fig.axes:
+        left, bottom, width, height = axes.get_position().bounds
+        axes.set_position((round(left, 5), round(bottom, 5), round(width, 5), round(height, 5)))
+
+
 def save(fig: Figure, stem: Path, formats: tuple[str, ...] = FORMATS) -> list[Path]:
     """Write a figure in every format next to each other, without dates, so that equal figures give equal files."""
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -163,6 +174,7 @@ def save(fig: Figure, stem: Path, formats: tuple[str, ...] = FORMATS) -> list[Pa
     }
     paths = []
     with mpl.rc_context({"svg.hashsalt": "roadmap", "svg.fonttype": "path", "pdf.fonttype": 42}):
+        freeze(fig)
         for ending in formats:
             path = stem.with_name(f"{stem.name}.{ending}")
             fig.savefig(path, metadata=metadata[ending], dpi=fig.dpi)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis import theme
 from analysis.ladder import Ladder
@@ -38,10 +39,11 @@ def has_kernels(ladder: Ladder) -> bool:
 
 @theme.styled
 def kernels_figure(ladders: dict[str, Ladder], *, caption: str = "", size: str = "page") -> Figure:
-    """Gain over the 3x3 kernel by kernel size, a line per named ladder."""
+    """Gain over the 3x3 kernel by kernel size, a line per named ladder; hollow where there is no interval."""
     fig = theme.figure(size, height=17 + caption.count("\n"))
     axes = fig.subplots()
     theme.note(fig, caption, size)
+    handles: list[Line2D] = []
     axes.grid(True)
     axes.axhline(0, color=theme.MUTED, linewidth=theme.points(0.8))
     for i, ((name, ladder), (mark, colour)) in enumerate(zip(ladders.items(), _MARKS, strict=False)):
@@ -56,19 +58,18 @@ def kernels_figure(ladders: dict[str, Ladder], *, caption: str = "", size: str =
             capsize=theme.points(2),
             fmt="none",
         )
-        hollow = not any(half == half for half in curve.halves)
-        axes.plot(
-            places,
-            curve.gains,
-            "-",
-            marker=mark,
-            color=colour,
-            markersize=theme.points(4.5),
-            markerfacecolor="white" if hollow else colour,
-            label=name,
+        axes.plot(places, curve.gains, "-", color=colour)
+        for place, gain, half in zip(places, curve.gains, curve.halves, strict=True):
+            face = "white" if half != half and gain != 0 else colour
+            axes.plot(place, gain, mark, color=colour, markersize=theme.points(4.5), markerfacecolor=face)
+        shown = {"marker": mark, "color": colour, "markersize": theme.points(4.5)}
+        handles.append(
+            Line2D(
+                [], [], label=name, markerfacecolor=colour if any(h == h for h in curve.halves) else "white", **shown
+            )
         )
     axes.set_xticks(list(SIZES.values()), [f"{k} × {k}" for k in SIZES.values()])
     axes.set_xlabel("kernel of the depthwise convolution")
     axes.set_ylabel("gain over 3 × 3 (points)")
-    axes.legend(loc="best")
+    fig.legend(handles=handles, loc="outside upper left", ncols=1 if size == "column" else len(handles))
     return fig

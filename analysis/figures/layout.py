@@ -45,26 +45,14 @@ def label_beside(
     figure = axes.get_figure()
     assert figure is not None
     figure.draw_without_rendering()
+    left, right = axes.get_xlim()
     low, high = axes.get_ylim()
-    height = axes.get_window_extent().height
-    distance = (high - low) * text_size * 1.3 * figure.dpi / 72 / height
+    axes.set(xlim=(left, right), ylim=(low, high))  # places below are relative to these
+    distance = (high - low) * text_size * 1.3 * figure.dpi / 72 / axes.get_window_extent().height
     places = spread([y for _, y, _ in points], distance, low + distance / 2, high - distance / 2)
+    beside = axes.get_yaxis_transform()  # x as a share of the axes' width, y as data
     for (x, y, name), place, colour in zip(points, places, colours, strict=True):
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=(1.04, place),
-            textcoords=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=text_size,
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": theme.points(0.5),
-                "alpha": 0.55,
-                "shrinkA": 0,
-                "shrinkB": theme.points(3),
-                "relpos": (0, 0.5),
-            },
-        )
+        share = (x - left) / (right - left)
+        line = {"color": colour, "linewidth": theme.points(0.5), "alpha": 0.55, "zorder": 2}
+        axes.plot([share, 1.03], [y, place], transform=beside, clip_on=False, **line)
+        axes.text(1.04, place, name, transform=beside, va="center", fontsize=text_size)

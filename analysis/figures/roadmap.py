@@ -70,13 +70,15 @@ def roadmap_figure(
     _sections(axes[0], rows, show_names=size != "column")
     bars = axes[1]
     brief = size == "column"
-    _bars(bars, ladder, second, rows, decimals=1 if brief else 2, spread=not brief, ticks=3 if paper else 6)
+    many = (2 if brief else 3) if paper else 6
+    _bars(bars, ladder, second, rows, decimals=1 if brief else 2, spread=not brief, ticks=many)
     bars.set_yticks([*rows.y, *([rows.reference_y] if rows.reference else [])])
-    bars.set_yticklabels([*rows.labels, *([rows.reference] if rows.reference else [])])
+    labels = [label.replace(" (", "\n(") if brief else label for label in rows.labels]
+    bars.set_yticklabels([*labels, *([rows.reference] if rows.reference else [])], linespacing=0.95)
     bars.tick_params(axis="y", labelleft=True)
     if paper:
         bars.set_title("these runs")
-        _bars(axes[2], paper, paper_second, rows, decimals=1 if brief else 2, spread=False, ticks=3)
+        _bars(axes[2], paper, paper_second, rows, decimals=1 if brief else 2, spread=False, ticks=many)
         axes[2].set_title("the paper")
     _gflops(axes[-1], ladder, paper, rows, brief)
     bars.set_ylim(*rows.limits)
@@ -165,7 +167,7 @@ def _value(axes: Axes, y: float, row: pd.Series, decimals: int, spread: bool) ->
     label.set_gid(f"value:{row.step}")
     small = axes.xaxis.label.get_size() - 2
     if row.diverged:
-        text = f"× {row.diverged} of {row.n + row.diverged} diverged"
+        text = f"× {row.diverged} of {row.n + row.diverged}" + (" diverged" if spread else "")
         _beside(axes, text, label, 3, color=theme.BAD, fontsize=small).set_gid(f"state:{row.step}")
     elif spread:
         text = f"±{row.std:.2f}, n={row.n:.0f}" if row.std == row.std else f"n={row.n:.0f}"
@@ -175,7 +177,7 @@ def _value(axes: Axes, y: float, row: pd.Series, decimals: int, spread: bool) ->
 def _absent(axes: Axes, y: float, start: float, row: pd.Series) -> None:
     """Why there is no bar: missing, half done, failed or diverged."""
     bad = row.status in (DIVERGED, FAILED)
-    text = f"{row.diverged} of {row.diverged} diverged" if row.diverged else row.status
+    text = f"{row.diverged} diverged" if row.diverged else row.status
     colour = theme.BAD if bad else theme.MUTED
     _beside(axes, f"{'×' if bad else '–'} {text}", (start, y), 4, color=colour).set_gid(f"state:{row.step}")
 

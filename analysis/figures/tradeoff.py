@@ -29,7 +29,7 @@ def tradeoff_figure(
     """Top-1 against `metric` (a key of METRICS) as a path through the steps, the paper's path in a panel beside it."""
     shown = [one for one in (ladder, paper) if one is not None and has_metric(one, metric)]
     stacked = size == "column"
-    fig = theme.figure(size, height=22 * (len(shown) if stacked else 1) + 2 + caption.count("\n"))
+    fig = theme.figure(size, height=23 * (len(shown) if stacked else 1) + 2 + caption.count("\n"))
     panels = fig.subplots(len(shown) if stacked else 1, 1 if stacked else len(shown), squeeze=False).ravel()
     theme.note(fig, caption, size)
     for axes, one in zip(panels, shown, strict=True):
@@ -71,4 +71,4 @@ def _label(axes: Axes, ladder: Ladder, metric: str) -> None:
     if ladder.is_paper and ladder.reference and metric == "gmacs" and math.isfinite(ladder.reference.top1):
         points.append((ladder.reference.gflops_counted, ladder.reference.top1, ladder.reference.label))
         colours.append(theme.REFERENCE_COLOUR)
-    label_beside(axes, points, colours, axes.xaxis.label.get_size() - 2)
+    label_beside(axes, points, colours, axes.xaxis.label.get_size() - 1.5)

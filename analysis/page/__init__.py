@@ -11,6 +11,8 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from analysis.theme import freeze
+
 _HERE = Path(__file__).parent
 _VERDICTS = ("gain", "loss", "diverged")
 
@@ -54,6 +56,7 @@ def data_uri(figure: Figure) -> str:
     """A figure as the data URI of an SVG; text as paths, so that it looks the same without the fonts."""
     buffer = BytesIO()
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "roadmap"}):
+        freeze(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 

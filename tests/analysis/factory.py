@@ -96,7 +96,7 @@ def write(runs: Path, content: dict[str, Any], metrics: bool = False) -> Path:
     folder = runs / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").write_text(json.dumps(content))
-    if metrics:
+    if metrics and content["top1"] is not None:
         epochs = content["epochs"]
         lines = []
         for epoch in range(1, epochs + 1):

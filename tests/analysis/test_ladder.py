@@ -1,0 +1,138 @@
+"""The table of a ladder: means, gains and verdicts from runs with known answers, and the paper's numbers as printed."""
+
+import math
+
+import pytest
+
+from analysis.agreement import agreement_of
+from analysis.collect import collect
+from analysis.groups import groups_of
+from analysis.ladder import ladder_of, paper_ladder
+from analysis.summary import summary_of
+from roadmap import STEPS, paper
+from tests.analysis import factory
+
+NAMES = [step.name for step in STEPS]
+PUBLISHED = {row.step: row.top1 for row in paper.rows() if row.regime == "tiny"}
+
+
+def ladder_from(folder, records):
+    return ladder_of(groups_of(collect(factory.write_all(folder, records)))[0][0])
+
+
+def test_one_row_per_step_in_ladder_order(tmp_path):
+    table = ladder_from(tmp_path, factory.ladder(PUBLISHED.get)).table
+    assert table["step"].tolist() == NAMES
+    assert table["order"].tolist() == list(range(17))
+
+
+def test_means_gains_and_verdicts(tmp_path):
+    records = factory.ladder(PUBLISHED.get, seeds=range(5), noise=0.05)
+    ladder = ladder_from(tmp_path, records)
+    for name in NAMES:
+        own = [record["top1"] for record in records if record["step"] == name]
+        assert ladder.row(name)["top1"] == pytest.approx(sum(own) / 5)
+    assert ladder.blocked
+    assert ladder.sigma == pytest.approx(0.05, rel=0.3)
+    assert (ladder.table["gain"].dropna() - ladder.table["paper_gain"].dropna()).abs().max() < 0.12
+    verdicts = ladder.table.set_index("step")["verdict"]
+    assert verdicts["enhanced_recipe"] == verdicts["width"] == "gain"
+    assert verdicts["depthwise"] == verdicts["move_up_depthwise"] == "loss"
+    assert verdicts["resnet50"] == ""
+    row = ladder.row("width")
+    assert row["gain_low"] < PUBLISHED["width"] - PUBLISHED["depthwise"] < row["gain_high"]
+    assert row["gain"] == pytest.approx(row["top1"] - ladder.row("depthwise")["top1"])
+
+
+def test_gains_are_over_the_parent_not_the_row_above(tmp_path):
+    table = ladder_from(tmp_path, factory.ladder(PUBLISHED.get, noise=0, seed_effect=0)).table.set_index("step")
+    assert table["gain"]["kernel_11"] == pytest.approx(PUBLISHED["kernel_11"] - PUBLISHED["move_up_depthwise"])
+    assert table["gain"]["gelu"] == pytest.approx(PUBLISHED["gelu"] - PUBLISHED["kernel_7"])
+
+
+def test_single_runs_get_no_verdict_and_no_interval(tmp_path):
+    ladder = ladder_from(tmp_path, factory.ladder(PUBLISHED.get, seeds=[0]))
+    assert set(ladder.table["verdict"]) == {"", "n = 1"}
+    assert ladder.table["gain_low"].isna().all()
+    assert ladder.table["gain"].notna().sum() == 16
+    assert not any("noise does not explain" in line for line in summary_of(ladder, agreement_of(ladder)))
+
+
+def test_one_single_step_among_many_gets_no_verdict(tmp_path):
+    records = [r for r in factory.ladder(PUBLISHED.get) if not (r["step"] == "gelu" and r["seed"])]
+    ladder = ladder_from(tmp_path, records)
+    assert ladder.row("gelu")["verdict"] == ladder.row("fewer_activations")["verdict"] == "n = 1"
+    assert math.isnan(ladder.row("gelu")["gain_low"])
+    assert math.isnan(ladder.row("gelu")["p_holm"])
+    assert ladder.row("fewer_norms")["verdict"] != "n = 1"
+
+
+def test_a_diverged_run_is_no_number_and_costs_the_verdict(tmp_path):
+    records = [r for r in factory.ladder(PUBLISHED.get) if not (r["step"] == "gelu" and r["seed"] == 2)]
+    records.append(factory.record("gelu", 2, 10.0, status="diverged"))
+    ladder = ladder_from(tmp_path, records)
+    row = ladder.row("gelu")
+    assert (row["n"], row["diverged"], row["status"], row["verdict"]) == (2, 1, "partial", "diverged")
+    assert row["top1"] > 80
+    assert math.isnan(row["gain_low"])
+    assert any("1 of 3 runs diverged" in line for line in summary_of(ladder, None))
+
+
+def test_a_partial_study_says_what_is_missing(tmp_path):
+    ladder = ladder_from(tmp_path, factory.ladder(PUBLISHED.get, steps=["resnet50", "kernel_7"]))
+    assert (ladder.table["status"] == "missing").sum() == 15
+    assert ladder.table["gain"].isna().all()
+    assert agreement_of(ladder) is None
+    text = " ".join(summary_of(ladder, None))
+    assert "2 of 17 steps" in text
+    assert "Not trained: " in text and "stage ratio" in text
+
+
+def test_agreement_with_the_paper(tmp_path):
+    same = agreement_of(ladder_from(tmp_path / "a", factory.ladder(PUBLISHED.get, noise=0.001, seed_effect=0)))
+    assert len(same.steps) == 15 and "enhanced_recipe" not in same.steps
+    assert same.values.estimate == pytest.approx(1, abs=0.01)
+    assert same.gains.estimate == pytest.approx(1, abs=0.01)
+    assert (same.matching, same.signs.estimate) == (15, 1)
+    assert same.recipe_gain == pytest.approx(2.69, abs=0.01) and same.paper_recipe_gain == pytest.approx(2.69)
+    upside_down = factory.ladder(lambda name: 160 - PUBLISHED[name], noise=0.001, seed_effect=0)
+    opposite = agreement_of(ladder_from(tmp_path / "b", upside_down))
+    assert opposite.gains.estimate == pytest.approx(-1, abs=0.01)
+    assert (opposite.matching, opposite.signs.low) == (0, 0)
+
+
+@pytest.mark.parametrize("regime", ["tiny", "base"])
+def test_paper_ladder_holds_the_published_numbers(regime):
+    ladder = paper_ladder(regime)
+    for row in paper.rows():
+        if row.regime != regime or row.is_reference:
+            continue
+        ours = ladder.row(row.step)
+        assert ours["top1"] == row.top1
+        assert ours["gmacs"] == row.gflops_counted
+        assert ours["adopted"] == row.adopted
+        assert ours["std"] == row.top1_std or (row.top1_std is None and math.isnan(ours["std"]))
+    assert ladder.reference.is_reference
+    if regime == "base":
+        assert set(ladder.table["verdict"]) == {"", "n = 1"}
+
+
+def test_paper_ladder_notes_the_values_that_were_put_right():
+    assert "BN" in paper_ladder("tiny").notes[0]
+    assert not paper_ladder("base").notes
+
+
+def test_own_rows_are_not_called_by_the_papers_weights(tmp_path):
+    micro = ladder_from(tmp_path / "micro", factory.ladder(PUBLISHED.get, seeds=[0]))
+    tiny = ladder_from(tmp_path / "tiny", factory.ladder(PUBLISHED.get, seeds=[0], regime="tiny"))
+    assert (micro.row("resnet50")["label"], tiny.row("resnet50")["label"]) == (
+        "ResNet (original recipe)", "ResNet-50 (original recipe)",
+    )  # fmt: skip
+    assert "PyTorch" in paper_ladder("tiny").row("resnet50")["label"]
+
+
+def test_test_set_error_needs_the_number_of_images(tmp_path):
+    known = ladder_from(tmp_path / "a", factory.ladder(lambda name: 80.0, noise=0.1))
+    assert known.row("gelu")["sampling_error"] == pytest.approx(0.4, abs=0.01)
+    unknown = ladder_from(tmp_path / "b", factory.ladder(lambda name: 80.0, noise=0.1, eval_size=0))
+    assert math.isnan(unknown.row("gelu")["sampling_error"])
