@@ -16,7 +16,7 @@ from roadmap import complexity_of
 from roadmap.regimes import CONF
 from roadmap.tables import FORMATS
 
-STATES_TO_DO = ("missing", "half", "failed", "damaged")
+STATES_TO_DO = ("missing", "half", "running", "failed", "damaged")
 GENERATIONS = 2  # checkpoints that a run keeps
 
 

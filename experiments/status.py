@@ -1,8 +1,6 @@
 """`python -m experiments status RUNS`: how every run of a folder stands, while a study runs and afterwards."""
 
 import argparse
-import os
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from experiments import claim, studies
+from experiments import studies
 from experiments.errors import StorageError
 from experiments.records import RunDir, read_lines
 from experiments.strict_json import MEBIBYTE, read_object
@@ -77,38 +75,21 @@ def _epochs(config: Path) -> int:
 
 def row(place: RunDir, epochs: int, again: str) -> dict[str, str]:
     """One run as text; `again` is the command that reruns it."""
-    state = place.state()
+    state = studies.live_state(place)
     metrics, timing = _lines(place.metrics), _lines(place.timing)
     done = len(metrics)
     speed = timing[-1]["images_per_second"] if timing else None
     per_epoch = timing[-1]["train_seconds"] + timing[-1]["eval_seconds"] if timing else None
-    left = (epochs - done) * per_epoch if per_epoch is not None and state == "half" else None
+    left = (epochs - done) * per_epoch if per_epoch is not None and state in ("half", "running") else None
     return {
         "run": place.path.name,
-        "state": "running" if state == "half" and is_claimed(place.path) else state,
+        "state": state,
         "epoch": f"{done}/{epochs}" if epochs else str(done),
         "top-1": f"{metrics[-1]['top1']:.2f}" if metrics and metrics[-1].get("top1") is not None else "",
         "images/s": f"{speed:.0f}" if speed else "",
         "time left": _clock(left) if left is not None else "",
         "note": f"{_error(place.error)}; again: {again} retry_failed=true" if state == "failed" else "",
     }
-
-
-def is_claimed(run_dir: Path) -> bool:
-    """Whether a live process seems to own the run. Only looks: taking the lock to find out would disturb its owner."""
-    path = run_dir / claim.FILE
-    try:
-        owner = read_object(path, claim.LIMIT)
-        fresh = time.time() - path.stat().st_mtime < claim.STALE_SECONDS
-        if owner["host"] == socket.gethostname():
-            os.kill(int(owner["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # it lives and belongs to another user
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return fresh
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

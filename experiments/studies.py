@@ -7,13 +7,15 @@ Imports neither torch nor hydra.
 
 import dataclasses
 import hashlib
+import os
+import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from experiments import atomic
+from experiments import atomic, claim
 from experiments.errors import ConfigError, StorageError, StudyError
 from experiments.identity import RESULTS_VERSION, run_id
 from experiments.records import RunDir, public
@@ -118,9 +120,32 @@ def find_run(plan: Plan, identity: str) -> Settings:
     return found[0]
 
 
+def is_claimed(run_dir: Path) -> bool:
+    """Whether a live process seems to own the run. Only looks: taking the lock to find out would disturb its owner."""
+    path = run_dir / claim.FILE
+    try:
+        owner = read_object(path, claim.LIMIT)
+        fresh = time.time() - path.stat().st_mtime < claim.STALE_SECONDS
+        if owner["host"] == socket.gethostname():
+            os.kill(int(owner["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # it lives and belongs to another user
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return fresh
+
+
+def live_state(place: RunDir) -> str:
+    """`RunDir.state`, and "running" for a run that is under way."""
+    state = place.state()
+    return "running" if state == "half" and is_claimed(place.path) else state
+
+
 def states(plan: Plan) -> list[str]:
-    """The state of each run (see `RunDir.state`)."""
-    return [RunDir.locate(settings).state() for settings in plan.runs]
+    """The state of each run: missing, half, running, finished, diverged, failed or damaged."""
+    return [live_state(RunDir.locate(settings)) for settings in plan.runs]
 
 
 def to_launch(plan: Plan, *, rerun: bool, retry_failed: bool) -> list[Settings]:
@@ -141,15 +166,10 @@ def check_outcome(plan: Plan) -> str:
     if counts["finished"] == len(found):
         return line
     rest = []
-    for state in ("diverged", "failed", "damaged", "half", "missing"):
+    for state in ("diverged", "failed", "damaged", "running", "half", "missing"):
         labels = [f"{run.label} s{run.seed}" for run, own in zip(plan.runs, found, strict=True) if own == state]
         if labels:
             shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
             rest.append(f"{len(labels)} {state} ({shown})")
     advice = "; the same command continues" + (", with retry_failed=true also those" if counts["failed"] else "")
     raise StudyError(f"{line}, {', '.join(rest)}{advice if set(found) - {'finished', 'diverged'} else ''}")
-
-
-def result_line(result: dict[str, Any]) -> str:
-    """A finished run on one line."""
-    return f"{result['label']} s{result['seed']}: top1 {result['top1']:.2f} in {result['wall_seconds']:.0f} s"

@@ -95,6 +95,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
 def _jobs(plan: studies.Plan, left: Sequence[Settings], config: DictConfig, typed: Sequence[str]) -> list[list[str]]:
     """Overrides that lead each job to its frozen settings; only what belongs to the machine is composed anew."""
     machine = [item for item in machine_overrides(typed) if studies.key_of(item) not in ("runs_dir", "data.root")]
+    machine += [item for item in typed if studies.key_of(item) == "launcher"]  # hydra.launcher.* refers to it
     places = [f"runs_dir='{Path(config.runs_dir).resolve()}'", f"study.plan='{plan.path.resolve()}'"]
     if config.data.root is not None:
         places.append(f"data.root='{Path(config.data.root).resolve()}'")
@@ -108,7 +109,8 @@ def _launched(launcher: Launcher, jobs: list[list[str]]) -> Sequence[JobReturn]:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("ray", "submitit"):
             raise
-        print(f"launcher: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        print(f"launcher: {' ... '.join(dict.fromkeys((lines[0], lines[-1])))}", file=sys.stderr)
         return []
 
 
