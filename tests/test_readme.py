@@ -8,12 +8,16 @@ import sys
 import pytest
 
 from experiments import errors
+from experiments.compose import settings_from
+from experiments.schema import compose
+from experiments.sweeps import expand
 from roadmap.errors import UserError
 from roadmap.markers import between
 from roadmap.tables import readme_ladder
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAM = re.compile(r"(python|torchrun \S+) run\.py |python -m experiments plan ")
 
 
 def blocks(language: str) -> list[str]:
@@ -21,23 +25,29 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
-COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python run.py")]
+def commands() -> list[str]:
+    """Every shown command that takes Hydra's overrides: in a block, or in a table's cell."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines + re.findall(r"\| `([^`]+)` \|", README) if PROGRAM.match(line)]
 
 
-def first_job(command: str) -> list[str]:
-    """The arguments of a command; of a multirun, those of its first job."""
-    words = shlex.split(command, comments=True)[1:]
-    if "-m" not in words:
-        return words
-    return [word if "[" in word else word.split(",")[0] for word in words if word != "-m"]
+def jobs(command: str) -> list[list[str]]:
+    """The overrides of each job that a command asks for; a study is left to the tests of studies."""
+    words = shlex.split(PROGRAM.sub("", command), comments=True)
+    overrides = [word for word in words if not word.startswith("-")]
+    return expand(overrides, {}, {"list": None}) if "-m" in words else [overrides]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_compose(command: str) -> None:
-    arguments = [sys.executable, *first_job(command), "--cfg", "job"]
-    shown = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert "recipe:" in shown.stdout
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_accepted(command: str) -> None:
+    for overrides in jobs(command):
+        typed = [*overrides, "device=cpu"]  # the precision of a GPU is chosen by asking it
+        assert settings_from(compose(typed), typed).label
+
+
+def test_the_sweep_has_all_its_jobs() -> None:
+    (sweep,) = [command for command in commands() if " run.py -m " in command]
+    assert len(jobs(sweep)) == 6
 
 
 @pytest.mark.parametrize("block", blocks("python"))
@@ -47,7 +57,7 @@ def test_python_runs(block: str) -> None:
 
 
 def test_commands_and_code_are_there_to_be_tested() -> None:
-    assert len(COMMANDS) >= 6
+    assert len(commands()) >= 12
     assert len(blocks("python")) >= 2
 
 
