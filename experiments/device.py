@@ -28,6 +28,12 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
+def _use_deterministic(wanted: bool) -> None:
+    """Switch determinism only where it differs: the call itself imports torch's compiler, a second and more."""
+    if torch.are_deterministic_algorithms_enabled() != wanted:
+        torch.use_deterministic_algorithms(wanted)
+
+
 @contextmanager
 def process_switches(settings: Settings, device: torch.device) -> Iterator[None]:
     """Set thread count, determinism and fp32 arithmetic for one run; put them back for the next job of a multirun."""
@@ -41,12 +47,12 @@ def process_switches(settings: Settings, device: torch.device) -> Iterator[None]
         torch.cuda.set_device(device)
     convolutions.benchmark = not settings.deterministic
     convolutions.allow_tf32 = settings.precision != "fp32"
-    torch.use_deterministic_algorithms(settings.deterministic)
+    _use_deterministic(settings.deterministic)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         convolutions.benchmark, convolutions.allow_tf32 = before[:2]
-        torch.use_deterministic_algorithms(before[2])
+        _use_deterministic(before[2])
         if device.type == "cuda":
             torch.cuda.empty_cache()

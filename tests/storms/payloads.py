@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import struct
 import zipfile
 import zlib
@@ -98,12 +99,12 @@ STATES: dict[str, Callable[[Place], bytes]] = {
 }
 
 
-def forge(place: Place, state: bytes, **changes: Any) -> None:
-    """Replace the newest checkpoint by one whose hashes are all consistent with `state` and the changed manifest."""
+def forge(place: Place, content: bytes, **changes: Any) -> None:
+    """Replace the newest checkpoint by one whose hashes are all consistent with `content` and the changed manifest."""
     folder = place.newest
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    manifest |= {"size": len(state), "sha256": hashlib.sha256(state).hexdigest()} | changes
-    (folder / STATE).write_bytes(state)
+    manifest |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()} | changes
+    (folder / STATE).write_bytes(content)
     replace_manifest(folder, json.dumps(manifest).encode())
 
 
@@ -187,7 +188,9 @@ def _writing_is_a_link(place: Place) -> None:
     outside = place.canary.parent / "precious"
     outside.mkdir(exist_ok=True)
     (outside / "file").write_text("precious")
-    (place.run / "checkpoints" / ".writing").symlink_to(outside)
+    writing = place.run / "checkpoints" / ".writing"
+    shutil.rmtree(writing, ignore_errors=True)  # what the killed run left
+    writing.symlink_to(outside)
 
 
 def _checkpoint_is_a_link(place: Place) -> None:
