@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.collect import Collection
+from analysis.collect import Collection, collect
 from analysis.figures.curves import curves_figure
 from analysis.figures.gains import gains_figure
 from analysis.figures.kernels import has_kernels, kernels_figure
 from analysis.figures.roadmap import roadmap_figure
 from analysis.figures.tradeoff import METRICS, has_metric, tradeoff_figure
-from analysis.groups import Group, second_regime
+from analysis.groups import Group, groups_of, second_regime
 from analysis.ladder import Ladder, ladder_of, paper_ladder
 from experiments.records import read_lines
 from roadmap import paper
@@ -83,6 +83,18 @@ def views_of(collection: Collection, groups: list[Group]) -> list[View]:
             )
         )
     return views
+
+
+def load(source: str | Path = "paper") -> list[View]:
+    """The views of a folder of runs, the fullest first; of the paper's numbers for "paper" and where nothing ran yet.
+
+    Raises:
+        StorageError: `source` is neither "paper" nor a folder.
+    """
+    if source == "paper":
+        return paper_views()
+    collection = collect(source)
+    return views_of(collection, groups_of(collection)[0]) or paper_views()
 
 
 def _caption(group: Group) -> str:

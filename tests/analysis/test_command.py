@@ -155,23 +155,27 @@ window.addEventListener("load", () => {
   }
   report.width = window.innerWidth;
   report.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-  const out = document.createElement("pre");
-  out.id = "check";
-  out.textContent = JSON.stringify(report);
-  document.body.append(out);
+  window.parent.postMessage(JSON.stringify(report), "*");
 });
 </script>
+"""
+FRAME = """
+<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><pre id="check"></pre>
+<script>addEventListener("message", (event) => { document.querySelector("pre").textContent = event.data; });</script>
+<iframe src="NAME" style="width: WIDTHpx; height: 3000px; border: 0"></iframe>
 """
 
 
 def in_browser(chromium, page, folder, width):
-    """Open a page with our check in it; returns (what the check found, console lines)."""
+    """Open a page with our check in it, in a frame as wide as a phone, say; returns (found, console lines)."""
     checked = folder / f"checked-{width}.html"
     checked.write_text(page.replace("<head>", "<head>" + CHECK, 1))
+    frame = folder / f"frame-{width}.html"
+    frame.write_text(FRAME.strip().replace("NAME", checked.name).replace("WIDTH", str(width)))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
     flags += ["--no-first-run", "--enable-logging=stderr", "--v=0", f"--user-data-dir={folder / f'profile-{width}'}"]
-    flags += [f"--window-size={width},4000", "--virtual-time-budget=20000", "--timeout=60000", "--dump-dom"]
-    done = subprocess.run([chromium, *flags, checked.as_uri()], capture_output=True, text=True, timeout=180, check=True)
+    flags += ["--window-size=1400,3200", "--virtual-time-budget=20000", "--timeout=60000", "--dump-dom"]
+    done = subprocess.run([chromium, *flags, frame.as_uri()], capture_output=True, text=True, timeout=180, check=True)
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     found = re.search(r'<pre id="check">(.*?)</pre>', done.stdout, re.S)
     assert found, done.stdout[-2000:]
