@@ -45,7 +45,7 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     place = detected()
     device = pick_device(settings.device, place.local_rank)
-    with ranks_of(place, device) as ranks, process_switches(settings, device), ExitStack() as stack:
+    with process_switches(settings, device), ranks_of(place, device) as ranks, ExitStack() as stack:
         # ---- the record
         checksum = ranks.on_main(lambda: checksum_of(settings.data))
         settings = settings.replace(data=dataclasses.replace(settings.data, checksum=checksum))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from experiments.bench import numerics, step
+from experiments.bench import loop, numerics, step
 from experiments.bench.results import record
 from experiments.bench.timing import MIN_ROUNDS
 from experiments.device import pick_device
@@ -34,7 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gate.add_argument("--size", type=int, default=64)
     gate.add_argument("--batch", type=int, default=8)
     gate.add_argument("--steps", type=int, default=200, help="optimizer steps of the two loss curves")
-    for kind in (one, gate):
+    run_loop = kinds.add_parser("loop", help="the training loop beside a bare one and beside timm's parts")
+    run_loop.add_argument("--rows", default=ENDS[1])
+    run_loop.add_argument("--size", type=int, default=32, help="image side in pixels")
+    run_loop.add_argument("--batch", type=int, default=64)
+    run_loop.add_argument("--steps", type=int, default=8, help="optimizer steps of a round beside the bare loop")
+    run_loop.add_argument("--rounds", type=int, default=MIN_ROUNDS)
+    run_loop.add_argument("--workers", type=int, default=2, help="data workers of both sides beside timm")
+    run_loop.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    for kind in (one, gate, run_loop):
         kind.add_argument("--device", default="auto")
         kind.add_argument("--threads", type=int, help="CPU threads (default: all)")
         kind.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of <device>.json")
@@ -77,7 +85,16 @@ def _numerics(options: argparse.Namespace, device: torch.device) -> tuple[str, l
     return "numerics", rows
 
 
-_KINDS = {"step": _step, "numerics": _numerics}
+def _loop(options: argparse.Namespace, device: torch.device) -> tuple[str, list[dict[str, Any]]]:
+    rows = []
+    for name in _rows(options.rows):
+        common = (name, options.batch, options.size)
+        rows.append(loop.against_bare(*common, options.steps, options.rounds, device, options.precision))
+        rows.append(loop.against_timm(*common, options.rounds, options.workers, device, options.precision))
+    return f"loop {options.size}px {options.precision}", rows
+
+
+_KINDS = {"step": _step, "numerics": _numerics, "loop": _loop}
 
 
 def _rows(text: str) -> list[str]:
