@@ -25,6 +25,7 @@ from tests.experiments.engine_runs import (
     lines,
     only_run,
     result,
+    settings_of,
 )
 
 # One step per epoch, so that metrics.jsonl holds the loss of every step.
