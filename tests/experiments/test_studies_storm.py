@@ -55,7 +55,7 @@ def test_a_killed_launcher_loses_nothing(tmp_path: Path) -> None:
             study.wait(draw.uniform(0.1, 0.35) * length)
         except subprocess.TimeoutExpired:
             study.send_signal(signal.SIGKILL)
-            study.wait()
+        study.communicate()
         kills += 1
         now = sealed(stormy / "runs")
         assert stamps.items() <= now.items()  # what was sealed has not been trained again
