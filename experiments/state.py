@@ -90,8 +90,9 @@ class TrainState:
         """Whether every number of this rank's state is finite; waits for the device."""
         state = [*self.networks().values(), *self._optimizer_tensors().values()]
         tensors = [tensor for tensor in state if tensor.is_floating_point() and tensor.numel()]
-        largest = torch._foreach_norm(tensors, ord=float("inf"))
-        return all(bool(torch.stack(group).isfinite().all()) for group in _by_device(largest))
+        if bool(torch.stack(torch._foreach_norm(tensors)).isfinite().all()):
+            return True
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)  # a norm may overflow over finite numbers
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
@@ -130,13 +131,6 @@ def _average_for(name: str, averages: Mapping[str, Tensor], saved_ranks: int, ra
     if saved_ranks == ranks.world_size:
         return averages[f"rank{ranks.rank}.{name}"]
     return torch.stack([averages[f"rank{rank}.{name}"] for rank in range(saved_ranks)]).mean(0)
-
-
-def _by_device(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    groups: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
-        groups.setdefault(tensor.device, []).append(tensor)
-    return list(groups.values())
 
 
 def _few(names: Iterable[str]) -> str:

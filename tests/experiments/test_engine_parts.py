@@ -260,3 +260,29 @@ def test_chance_level_is_flagged() -> None:
     assert chance_warning([], 10) is None
     assert "chance" in (chance_warning([{"loss": guess}, {"loss": guess * 1.1}], 10) or "")
     assert chance_warning([{"loss": guess}, {"loss": guess * 0.9}], 10) is None
+
+
+@pytest.mark.parametrize(("value", "finite"), [(0.0, True), (3e38, True), (-math.inf, False), (math.nan, False)])
+def test_any_number_of_the_state_that_is_not_finite_is_found(value: float, finite: bool) -> None:
+    """Large finite numbers pass, although their squares overflow."""
+    from experiments.precision import gradient_scaler
+    from experiments.state import TrainState
+
+    model = build("kernel_7", regime="micro", num_classes=4)
+    optimizer = build_optimizer(model, ENHANCED, 0.1)
+    model(torch.randn(4, 3, 32, 32)).square().mean().backward()
+    optimizer.step()
+    state = TrainState(model, optimizer, gradient_scaler("fp32", torch.device("cpu")), Ema(model, 0.9))
+    parameter = next(iter(model.parameters()))
+    for tensor in (
+        parameter,
+        state.optimizer.state[parameter]["exp_avg"],
+        next(iter(state.running_averages().values())),
+    ):
+        kept = tensor.detach().clone()
+        with torch.no_grad():
+            tensor.fill_(value)
+        assert state.finite() is finite
+        with torch.no_grad():
+            tensor.copy_(kept)
+    assert state.finite()
