@@ -217,7 +217,7 @@ class RunDir:
                 "started": _now(),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "platform": platform.platform(),
+                "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
                 "python": platform.python_version(),
                 "cpus": os.cpu_count(),
                 "run_dir": os.path.abspath(self.path),

@@ -15,7 +15,7 @@ from experiments.device import pick_device, process_switches
 from experiments.distributed import Ranks, detected, ranks_of
 from experiments.ema import Ema
 from experiments.epoch import run_epoch
-from experiments.errors import DivergedError, InterruptedRun
+from experiments.errors import DivergedError, InterruptedRun, StorageError
 from experiments.identity import identity, run_id
 from experiments.loggers import Mirrors
 from experiments.loop import Job, LossLog, NonFiniteError
@@ -160,7 +160,13 @@ def resume(job: Job) -> list[dict[str, Any]]:
     record = job.ranks.on_main(load)
     if record is None:
         return []
-    job.state.restore(job.ranks.share_tensors(found[0].tensors if found else None), record, job.ranks)
+    tensors = job.ranks.share_tensors(found[0].tensors if found else None)
+    try:
+        job.state.restore(tensors, record, job.ranks)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # whole, but written by something else
+        raise StorageError(
+            f"{job.run_dir.checkpoints}: the newest checkpoint is no state of this run ({error!r:.80}): remove it"
+        ) from None
     return list(record["history"])
 
 

@@ -47,7 +47,7 @@ def trial(index: int, seed: int, points: int, expected: dict[str, bytes]) -> str
     """One injected error; what went wrong, or None."""
     random_ = random.Random(f"faults {seed} {index}")
     what = list(hooks.ERRORS)[index % len(hooks.ERRORS)]
-    call, sticky = 1 + (index // len(hooks.ERRORS)) * 7919 % points, random_.random() < 0.7
+    call, sticky = 1 + index * 7919 % points, random_.random() < 0.7  # 7919 is prime: every call is met in turn
     place = f"{what} at disk call {call} of {points}{' and after' if sticky else ''}"
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         runs_dir = Path(name) / "runs"
@@ -77,7 +77,7 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
     return {
         "passed": count - len(failures),
         "total": count,
-        "what": f"disk full, I/O error, read-only at {min(count // 3, points)} of {points} disk calls: one line, exit"
+        "what": f"disk full, I/O error, read-only at {min(count, points)} of {points} disk calls: one line, exit"
         f" code {StorageError.exit_code}, checkpoint intact, the same command finishes identically",
         "points": points,
         "failures": fleet.listed(failures),

@@ -83,6 +83,7 @@ def preload() -> None:
     """Import what a run needs, so that forked children start at once."""
     os.environ.update(ENVIRONMENT)
     import hydra  # noqa: F401
+    import torch._dynamo  # noqa: F401  (which every optimizer imports)
 
     import experiments.compose
     import experiments.data

@@ -43,10 +43,13 @@ def watch(allowed: Path, report: Path) -> Callable[[], None]:
     """Audit the process: note every attempt to execute something or to write outside `allowed`."""
     home, own_git = os.path.realpath(allowed), "git"
 
-    def outside(path: Any) -> bool:
+    def outside(path: Any, at: int = -1, follow: bool = True) -> bool:
         if not isinstance(path, str | bytes | os.PathLike):
             return False  # a descriptor: it was opened before
-        real = os.path.realpath(os.fsdecode(path))
+        folder = f"/proc/self/fd/{at}" if at >= 0 else "."
+        whole = os.path.join(folder, os.fsdecode(path))
+        parent, last = os.path.split(whole)
+        real = os.path.realpath(whole) if follow else os.path.join(os.path.realpath(parent), last)
         return not real.startswith((home + os.sep, "/dev/null", "/dev/shm/", "/proc/self/")) and real != home
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -55,8 +58,9 @@ def watch(allowed: Path, report: Path) -> Callable[[], None]:
             attempt = f"{event} {arguments!r:.100}"
         elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and outside(arguments[0]):
             attempt = f"open {arguments[0]!r:.100}"
-        elif event in WRITING and any(outside(path) for path in arguments[: WRITING[event]]):
-            attempt = f"{event} {arguments!r:.100}"
+        elif event in WRITING and not (event == "os.mkdir" and os.path.isdir(arguments[0])):
+            paths, at = arguments[: WRITING[event]], arguments[-1] if isinstance(arguments[-1], int) else -1
+            attempt = f"{event} {arguments!r:.100}" if any(outside(path, at, False) for path in paths) else None
         if attempt:
             descriptor = os_open(str(report), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             os.write(descriptor, attempt.encode() + b"\n")
