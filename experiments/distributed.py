@@ -189,10 +189,14 @@ def ranks_of(place: Place, device: torch.device) -> Iterator[Ranks]:
     dist.init_process_group(
         backend, init_method=place.address, rank=place.rank, world_size=place.world_size, timeout=TIMEOUT
     )
+    ranks = Ranks(place.rank, place.world_size)
     try:
-        yield Ranks(place.rank, place.world_size)
+        yield ranks
     except (errors.InterruptedRun, errors.DivergedError):
-        dist.destroy_process_group()  # all ranks get here; after another error a peer may be stuck: this would wait
+        # All ranks get here (after any other error a peer may be stuck). They leave together: a launcher that sees one
+        # process fail ends the others, and rank 0 may still be closing its files.
+        ranks.any(False)
+        dist.destroy_process_group()
         raise
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or re.search("gloo|nccl", str(error), re.IGNORECASE):

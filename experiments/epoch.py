@@ -41,7 +41,7 @@ def run_epoch(job: Job) -> dict[str, Any]:
     job.reporter.end_epoch(line, ended - began, speed)
     _flag_chance(job, line["epoch"])
     if line["epoch"] < job.settings.recipe.epochs and job.ranks.any(job.stop.requested):
-        job.checkpoints.wait()
+        job.ranks.on_main(job.checkpoints.wait)
         raise InterruptedRun(f"stopped after epoch {line['epoch']} with a checkpoint: the same command continues")
     return line
 

@@ -181,6 +181,6 @@ def save(job: Job) -> None:
 def stop_here(job: Job) -> None:
     """Save, wait until it is on disk, and leave."""
     save(job)
-    job.checkpoints.wait()
+    job.ranks.on_main(job.checkpoints.wait)
     total = job.settings.recipe.epochs * job.plan.steps
     raise InterruptedRun(f"stopped after step {job.step} of {total} with a checkpoint: the same command continues")
