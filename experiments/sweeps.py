@@ -20,7 +20,7 @@ from experiments import generated, studies
 from experiments.compose import settings_from
 from experiments.errors import ConfigError, StudyError
 from experiments.schema import compose
-from experiments.settings import MACHINE_KEYS, Settings
+from experiments.settings import MACHINE_KEYS, Recipe, Settings
 from roadmap.errors import UserError
 
 BUG = 1
@@ -40,7 +40,10 @@ def expand(arguments: Sequence[str], params: Mapping[str, Any], study: Mapping[s
     own = [f"{key}={value}" for key, value in params.items()]
     parsed = OverridesParser.create().parse_overrides([*own, *arguments])
     (sweeps,) = BasicSweeper.split_arguments(parsed, None)
-    inner = generated.runs_of(study["list"], study["params"]) if study["list"] else [[]]
+    first = sweeps[0]
+    inner: list[list[str]] = [[]]
+    if study["list"]:
+        inner = generated.runs_of(study["list"], study["params"], lambda entry: _recipe(first, entry))
     return [[*outer, *entry] for outer, entry in itertools.product(sweeps, inner)]
 
 
@@ -49,6 +52,12 @@ def with_checksum(settings: Settings) -> Settings:
     from experiments.data import checksum_of
 
     return settings.replace(data=dataclasses.replace(settings.data, checksum=checksum_of(settings.data)))
+
+
+def _recipe(outer: Sequence[str], entry: Sequence[str]) -> Recipe:
+    """The recipe of one run of a generated list, under the study's own overrides."""
+    job = [*outer, *entry]
+    return settings_from(compose(job), job).recipe
 
 
 def settings_of(job: Sequence[str]) -> Settings:

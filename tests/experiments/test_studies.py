@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import run as program
-from experiments import generated, loop, schema, studies, sweeps, train
+from experiments import loop, schema, studies, sweeps, train
 from experiments.__main__ import main as experiments_main
 from experiments.errors import ConfigError, StorageError
 from experiments.identity import run_id
@@ -86,13 +86,6 @@ def test_generated_lists_lie_inside_the_sweep() -> None:
     assert len(jobs) == 2 * (1 + len(STEPS[-1].changes))
     assert [job[0] for job in jobs] == ["seed=0"] * (len(jobs) // 2) + ["seed=1"] * (len(jobs) // 2)
     assert jobs[1] == ["seed=0", "+step=separate_downsampling", "drop=[stage_ratio]"]
-
-
-def test_unknown_lists_and_parameters() -> None:
-    with pytest.raises(ConfigError, match=r"study\.list=best is not one of: .*leave_one_out"):
-        generated.runs_of("best", {})
-    with pytest.raises(ConfigError, match=r"study\.params\.depth is not one of: none"):
-        generated.runs_of("leave_one_out", {"depth": 3})
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -1,0 +1,145 @@
+"""Generated lists of runs: the sets they hold, the balance of the factorial, the techniques of the recipe study."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from experiments import generated
+from experiments.compose import settings_from
+from experiments.errors import ConfigError
+from experiments.schema import compose
+from experiments.settings import Recipe, Settings
+from experiments.techniques import TECHNIQUES, is_on
+from roadmap.steps import CHANGES, STEPS
+
+PLAYERS = STEPS[-1].changes
+BUDGET = ("budget=paper", "data=imagenet", "device=cpu", "regime=micro")
+
+
+def settings(entry: list[str]) -> Settings:
+    typed = [*BUDGET, *entry]
+    return settings_from(compose(typed), typed)
+
+
+def recipe_of(entry: Any) -> Recipe:
+    return settings(list(entry)).recipe
+
+
+def sets_of(runs: generated.Runs) -> list[frozenset[str]]:
+    """The sets of changes, read from the overrides without composing."""
+    found = []
+    for run in runs:
+        assert run[0] == generated.PLAIN
+        names = run[1].removeprefix("add=[").removesuffix("]").split(",") if len(run) > 1 else []
+        assert set(names) <= set(CHANGES)
+        found.append(frozenset(names))
+    return found
+
+
+def test_subset_is_what_it_says() -> None:
+    assert settings(generated.subset(("gelu", "width"))).changes == ("width", "gelu")
+    assert settings(generated.subset(())).step == "enhanced_recipe"
+    assert settings(generated.subset(PLAYERS)).step == "separate_downsampling"
+
+
+@pytest.mark.parametrize("count", [2, 10])
+def test_orders_are_antithetic_and_their_prefixes_distinct(count: int) -> None:
+    orders = generated.random_orders(PLAYERS, count, seed=0)
+    assert len(orders) == count
+    assert all(sorted(order) == sorted(PLAYERS) for order in orders)
+    assert all(orders[i + 1] == orders[i][::-1] for i in range(0, count, 2))
+    sets = sets_of(generated.orders(count, 0))
+    assert len(sets) == len(set(sets)) <= 2 + count * (len(PLAYERS) - 1)
+    assert {frozenset(order[:k]) for order in orders for k in range(13)} == set(sets)
+    assert generated.orders(count, 0) == generated.orders(count, 0) != generated.orders(count, 1)
+
+
+@pytest.mark.parametrize("count", [0, 3, -2])
+def test_orders_come_in_pairs(count: int) -> None:
+    with pytest.raises(ConfigError, match=r"study\.params\.orders"):
+        generated.random_orders(PLAYERS, count, 0)
+
+
+def test_the_factorial_has_resolution_four() -> None:
+    sets = sets_of(generated.factorial())
+    assert len(set(sets)) == 32
+    columns = {name: [1 if name in chosen else -1 for chosen in sets] for name in PLAYERS}
+    for one, other in itertools.combinations(PLAYERS, 2):
+        product = [a * b for a, b in zip(columns[one], columns[other], strict=True)]
+        assert sum(product) == 0  # main effects are orthogonal to each other
+        for third in PLAYERS:  # and to every interaction of two changes
+            assert sum(a * b for a, b in zip(columns[third], product, strict=True)) == 0
+    assert all(sum(column) == 0 for column in columns.values())
+
+
+def test_all_subsets_of_chosen_changes() -> None:
+    sets = sets_of(generated.subsets(["gelu", "width", "depthwise"]))
+    assert len(set(sets)) == 8
+    assert sets[0] == frozenset()
+    for bad in ([], ["kernel_6"], [*PLAYERS]):
+        with pytest.raises(ConfigError, match=r"study\.params\.changes"):
+            generated.subsets(bad)
+
+
+def test_kernels_with_and_without_the_move() -> None:
+    runs = generated.kernel_without_move()
+    composed = [settings(run) for run in runs]
+    assert len({frozenset(item.changes) for item in composed}) == len(runs) == 20
+    table = {(item.design.inverted, item.design.spatial_first, item.design.kernel_size) for item in composed}
+    assert table == set(itertools.product((False, True), (False, True), (3, 5, 7, 9, 11)))
+    assert {item.design.groups for item in composed} == {"depthwise"}
+    steps = {item.step for item in composed}
+    assert {"inverted_bottleneck", "move_up_depthwise", "kernel_5", "kernel_7", "kernel_9", "kernel_11"} <= steps
+
+
+def test_leave_one_out_and_add_one_in() -> None:
+    full, *less = [settings(run) for run in generated.leave_one_out()]
+    assert full.step == "separate_downsampling"
+    assert [set(full.changes) - set(item.changes) for item in less] == [{name} for name in PLAYERS]
+    none, *more = sets_of(generated.add_one_in())
+    assert none == frozenset()
+    assert more == [frozenset((name,)) for name in PLAYERS]
+
+
+def test_small_lists() -> None:
+    moves = [settings(run) for run in generated.activations_and_move()]
+    assert {(item.design.fewer_acts, item.design.spatial_first) for item in moves} == set(
+        itertools.product((False, True), repeat=2)
+    )
+    scales = [settings(run) for run in generated.layer_scale()]
+    assert [(item.step, item.design.layer_scale) for item in scales] == [
+        (step, value) for step in ("enhanced_recipe", "separate_downsampling") for value in (1e-6, None)
+    ]
+    with_norms, without = (settings(run).design for run in generated.diverging_downsampling())
+    assert without == with_norms.replace(boundary_norms=False)
+
+
+def test_the_recipe_study_switches_one_technique_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [settings(run) for run in generated.recipe(recipe_of)]
+    enhanced, original = (item.recipe for item in runs[:2])
+    techniques = lambda recipe: {name for name in TECHNIQUES if is_on(recipe, name)}  # noqa: E731
+    minus = [item.recipe for item in runs[2:] if item.recipe.name == "enhanced"]
+    plus = [item.recipe for item in runs[2:] if item.recipe.name == "original"]
+    assert [techniques(enhanced) - techniques(item) for item in minus] == [
+        {name} for name in TECHNIQUES if is_on(enhanced, name)
+    ]
+    assert [techniques(item) - techniques(original) for item in plus] == [
+        {name} for name in TECHNIQUES if is_on(enhanced, name) and not is_on(original, name)
+    ]
+    assert "left out: ema is off" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name, params, key",
+    [
+        ("best", {}, "study.list=best"),
+        ("leave_one_out", {"depth": 3}, "study.params.depth"),
+        ("orders", {"orders": "many"}, "study.params.orders"),
+        ("orders", {"recipe_of": 1}, "study.params.recipe_of"),
+    ],
+)
+def test_unknown_lists_and_parameters(name: str, params: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        generated.runs_of(name, params, recipe_of)
+    assert key in str(caught.value)
