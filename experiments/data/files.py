@@ -1,7 +1,10 @@
 """Large data sets: files decoded by worker processes in pieces, augmented in micro batches on the training device."""
 
+import atexit
 import logging
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,12 +49,13 @@ class FolderSource:
             pin_memory=device.type == "cuda",
         )
         self._pass = 0
-        self._damaged: dict[str, str] = {}
+        self._at_exit: Callable[[], None] | None = None
+        self._damaged: tuple[dict[str, str], dict[str, str]] = ({}, {})  # training and evaluation: name -> reason
 
     @property
     def damaged(self) -> int:
         """How many unreadable images were met so far."""
-        return len(self._damaged)
+        return sum(map(len, self._damaged))
 
     def train(self, epoch: int, steps: range, micro: range) -> Iterator[MicroBatch]:
         """Micro batches of the given steps. Workers begin at the call, before the first batch is asked for."""
@@ -80,16 +84,21 @@ class FolderSource:
         self._pass += 1
         pieces = [cut_up(epoch, samples) for samples in batches]
         self._orders.pieces = [piece for batch in pieces for piece in batch]
-        limit = self.train_size if epoch is not None else self.eval_size
-        return self._collected(self._pass, iter(self._loader), [len(batch) for batch in pieces], limit)
+        loaded = iter(self._loader)
+        if self._settings.workers and self._at_exit is None:
+            # workers ignore SIGTERM, which multiprocessing sends at exit before it waits for them: ask them earlier
+            self._at_exit = partial(_end_workers, weakref.ref(loaded))
+            atexit.register(self._at_exit)
+        split = 0 if epoch is not None else 1
+        return self._collected(self._pass, loaded, [len(batch) for batch in pieces], split)
 
-    def _collected(self, current: int, loaded: Any, counts: list[int], images: int) -> Iterator[Tensor]:
+    def _collected(self, current: int, loaded: Any, counts: list[int], split: int) -> Iterator[Tensor]:
         for count in counts:
             if current != self._pass:
                 raise RuntimeError("another pass over the data has begun")
             pieces = [next(loaded) for _ in range(count)]
             for piece in pieces:
-                self._note(piece, images)
+                self._note(piece, split)
             yield torch.cat([piece.images.to(self._device, non_blocking=True) for piece in pieces])
 
     @torch.no_grad()
@@ -103,18 +112,19 @@ class FolderSource:
             labels = labels.pin_memory()
         return labels.to(self._device, non_blocking=True)
 
-    def _note(self, piece: Loaded, images: int) -> None:
+    def _note(self, piece: Loaded, split: int) -> None:
         """Log each unreadable file once; DataError when they are too many."""
+        damaged, images = self._damaged[split], (self.train_size, self.eval_size)[split]
         for name, reason in piece.damaged:
-            if name not in self._damaged:
-                self._damaged[name] = reason
+            if name not in damaged:
+                damaged[name] = reason
                 log.warning("unreadable image %s (%s); another one of its class takes its place", name, reason)
         share = self._settings.data.damaged_share
-        first = next(iter(self._damaged.items()), None)
-        if first is not None and len(self._damaged) > share * images:
+        if damaged and len(damaged) > share * images:
+            name, reason = next(iter(damaged.items()))
             raise DataError(
-                f"{len(self._damaged)} of {images} images are unreadable, more than data.damaged_share={share} allows;"
-                f" the first is {first[0]} ({first[1]})"
+                f"{len(damaged)} of {images} images are unreadable, more than data.damaged_share={share} allows;"
+                f" the first is {name} ({reason})"
             )
         if piece.hopeless is not None:
             raise DataError(f"{piece.hopeless} and the images of its class that could replace it are all unreadable")
@@ -123,3 +133,14 @@ class FolderSource:
         """End the worker processes."""
         self._pass += 1
         self._loader = None
+        if self._at_exit is not None:
+            self._at_exit()
+            atexit.unregister(self._at_exit)
+            self._at_exit = None
+
+
+def _end_workers(loaded: "weakref.ref[Any]") -> None:
+    """Let a loader's iterator end its workers, if it still lives; it has no public way to be asked."""
+    iterator = loaded()
+    if iterator is not None:
+        iterator._shutdown_workers()
