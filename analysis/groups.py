@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.attribution.single import technique_between, techniques_off
 from analysis.collect import Collection, Skipped
 from analysis.records import COLUMNS
 from experiments.errors import ConfigError
@@ -101,7 +102,7 @@ def groups_of(collection: Collection, runs: pd.DataFrame | None = None) -> tuple
     aside: list[Skipped] = []
     for _, family in runs.groupby(["regime", "profile"], sort=False):
         plain = (family["plain"] == 1) & (family["without"] == "")
-        ladders = _ladders(family[plain])
+        ladders = _ladders(family[plain], collection)
         for variants in ladders:
             inside = plain & family["variant"].isin(variants)
             chosen, ambiguous = _one_configuration(family[inside])
@@ -114,16 +115,34 @@ def groups_of(collection: Collection, runs: pd.DataFrame | None = None) -> tuple
     return _named_apart(groups), aside
 
 
-def _ladders(family: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Sets of variants (settings of a recipe) that make one ladder each, the most-used first."""
-    counts = family.groupby("recipe", sort=False)["variant"].value_counts()
-    by_recipe = {recipe: list(counts[recipe].index) for recipe in counts.index.unique("recipe")}
+def _ladders(family: pd.DataFrame, collection: Collection) -> list[tuple[str, ...]]:
+    """Sets of variants (settings of a recipe) that make one ladder each, the most-used first.
+
+    A variant of the other recipe with a technique more is no ladder of its own: it is an arm of a recipe study.
+    """
+    recipes = {
+        variant: collection.settings_of(key)["recipe"]
+        for variant, key in family.drop_duplicates("variant")[["variant", "settings"]].itertuples(index=False)
+    }
+    by_recipe: dict[str, list[str]] = {}
+    for recipe, variants in family.groupby("recipe", sort=False)["variant"]:
+        counts = variants.value_counts()
+        # of two settings that were used as often, the one with fewer techniques is the recipe itself
+        ranked = sorted((-count, -techniques_off(recipes[variant]), variant) for variant, count in counts.items())
+        by_recipe[str(recipe)] = [variant for *_, variant in ranked]
     present = [recipe for recipe in _LADDER_RECIPES if recipe in by_recipe]
     if not present:
         return [(variant,) for variants in by_recipe.values() for variant in variants]
     leading, partners = present[0], [by_recipe[recipe][0] for recipe in present[1:]]
     ladders = [(variant, *partners) for variant in by_recipe[leading]]
-    rest = [v for recipe, variants in by_recipe.items() for v in variants if recipe != leading and v not in partners]
+    rest = [
+        variant
+        for recipe, variants in by_recipe.items()
+        for variant in variants
+        if recipe != leading
+        and variant not in partners
+        and not (recipe in present and technique_between(recipes[by_recipe[recipe][0]], recipes[variant]))
+    ]
     return ladders + [(variant,) for variant in rest]
 
 

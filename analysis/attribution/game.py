@@ -1,0 +1,129 @@
+"""`Game`: the value of every set of changes that was trained, with its noise, and what sets diverged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis import stats
+from analysis.stats import Array, Means
+from roadmap import STEPS
+
+Set = tuple[str, ...]
+PLAYERS: Set = STEPS[-1].changes
+
+
+@dataclass(frozen=True)
+class Game:
+    """Values of sets in percentage points of top-1.
+
+    Attributes:
+        players: the changes that may be in a set, in ladder order.
+        sets: the sets with a value, in the order of `means`.
+        means: their estimated means under one noise level (model: set + seed).
+        runs: how many finished runs each set has.
+        diverged: sets of which at least one run diverged; their value is unknown.
+        floor, ceiling: what an unknown value is taken to lie between.
+    """
+
+    players: Set
+    sets: tuple[Set, ...]
+    means: Means
+    runs: tuple[int, ...]
+    diverged: tuple[Set, ...] = ()
+    floor: float = 0.0
+    ceiling: float = 100.0
+
+    @property
+    def known(self) -> frozenset[Set]:
+        """Every set that was trained, diverged or not."""
+        return frozenset(self.sets) | frozenset(self.diverged)
+
+    @property
+    def least_runs(self) -> int:
+        """Runs of the set with fewest."""
+        return min(self.runs, default=0)
+
+    def columns(self, sets: Sequence[Set]) -> list[int]:
+        """Where these sets stand in `means`; KeyError for a set without a value."""
+        place = {one: i for i, one in enumerate(self.sets)}
+        return [place[one] for one in sets]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Named effects with 95 % intervals; `bounded` where a diverged run leaves only bounds and no estimate (NaN)."""
+
+    names: tuple[str, ...]
+    estimate: Array
+    low: Array
+    high: Array
+    p: Array
+    bounded: tuple[bool, ...]
+    n: int  # fewest runs of any set that was used
+    mde: float = float("nan")  # median effect that would be found with 80 % power
+
+    def frame(self) -> pd.DataFrame:
+        """A row per effect; p adjusted by Holm over them."""
+        columns = {"estimate": self.estimate, "low": self.low, "high": self.high, "p_holm": stats.holm(self.p.tolist())}
+        return pd.DataFrame({"name": self.names, **columns, "bounded": self.bounded})
+
+
+def game_of(runs: pd.DataFrame, players: Set | None = None) -> Game | None:
+    """The game of the runs of one recipe; None without a finished run.
+
+    Args:
+        runs: rows of `Collection.runs` of one group and one recipe.
+        players: leave out sets that hold other changes; None: all sets.
+    """
+    rows = runs.assign(set=[tuple(text.split("+")) if text else () for text in runs["changes"]])
+    if players is not None:
+        rows = rows[[set(one) <= set(players) for one in rows["set"]]]
+    lost = frozenset(rows.loc[rows["status"] == "diverged", "set"])
+    finished = rows[(rows["status"] == "finished") & ~rows["set"].map(lost.__contains__)]
+    if not len(finished):
+        return None
+    sets = tuple(sorted(finished["set"].unique(), key=lambda one: (len(one), one)))
+    index = {one: i for i, one in enumerate(sets)}
+    cells = finished["set"].map(index)
+    means = stats.AdditiveModel(cells.tolist(), finished["seed"].tolist()).fit(finished["top1"].to_numpy())
+    counts = cells.value_counts()
+    used = {change for one in (*sets, *lost) for change in one}
+    return Game(
+        players=players or tuple(step.name for step in STEPS if step.name in used),
+        sets=sets,
+        means=means,
+        runs=tuple(int(counts[i]) for i in range(len(sets))),
+        diverged=tuple(lost),
+        ceiling=float(finished["top1"].max()),
+    )
+
+
+def linear_effects(game: Game, names: Sequence[str], sets: Sequence[Set], weights: Array) -> Effects:
+    """Effects that are weighted sums of values: `weights` is (names, sets). Diverged sets give bounds instead.
+
+    The interval holds the noise of the runs. With one run per set there is none: its bounds are NaN.
+    """
+    lost = np.array([one in game.diverged for one in sets])
+    full = np.zeros((len(names), len(game.sets)))
+    full[:, game.columns([one for one in sets if one not in game.diverged])] = weights[:, ~lost]
+    estimate, low, high, p = game.means.intervals(full)
+    error = game.means.contrast(full)[1]
+    bounded = np.abs(weights[:, lost]).sum(axis=1) > 0
+    low, high = low.copy(), high.copy()
+    unknown = weights[bounded][:, lost]
+    extremes = np.where(unknown > 0, game.ceiling, game.floor), np.where(unknown > 0, game.floor, game.ceiling)
+    high[bounded] = estimate[bounded] + (unknown * extremes[0]).sum(axis=1)
+    low[bounded] = estimate[bounded] + (unknown * extremes[1]).sum(axis=1)
+    used: list[bool] = np.any(full != 0, axis=0).tolist()
+    return Effects(
+        names=tuple(names),
+        estimate=np.where(bounded, np.nan, estimate),
+        low=low,
+        high=high,
+        p=np.where(bounded, np.nan, p),
+        bounded=tuple(bounded.tolist()),
+        n=min((n for n, use in zip(game.runs, used, strict=True) if use), default=0),
+        mde=stats.detectable(float(np.median(error)), game.means.df) if game.means.df >= 1 else float("nan"),
+    )

@@ -1,0 +1,98 @@
+"""Do two changes help or hinder each other?"""
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from scipy import stats as distributions
+
+from analysis.attribution.game import Effects, Game, Set, linear_effects
+from analysis.stats import CONFIDENCE, Array
+from roadmap import label_of, subsets
+
+LEAST_DF = 5  # residual degrees of freedom below which a fit says too little
+
+
+def exact_interaction_weights(players: Sequence[str]) -> tuple[list[Set], Array]:
+    """All subsets and the weights (pairs of players, subsets) of the Shapley interaction index."""
+    sets = subsets.all_subsets(players)
+    k = len(players)
+    pairs = list(combinations(players, 2))
+    weights = np.zeros((len(pairs), len(sets)))
+    for column, one in enumerate(sets):
+        for row, pair in enumerate(pairs):
+            inside = sum(player in one for player in pair)
+            context = len(one) - inside
+            sign = -1 if inside == 1 else 1
+            weights[row, column] = sign / ((k - 1) * math.comb(k - 2, context))
+    return sets, weights
+
+
+def interactions_of(game: Game) -> Effects:
+    """The exact interaction of each pair of players where all subsets were trained (names "a × b")."""
+    sets, weights = exact_interaction_weights(game.players)
+    names = [f"{a} × {b}" for a, b in combinations(game.players, 2)]
+    return linear_effects(game, names, sets, weights)
+
+
+def fitted_interactions(game: Game) -> Effects | None:
+    """Interactions of all pairs from a fit of v = constant + changes + pairs to whatever sets were trained.
+
+    The residual holds the noise and what interactions of three and more add, so the interval covers both. Pairs that
+    the sets cannot tell from others are NaN; None where the fit leaves fewer than LEAST_DF degrees of freedom.
+    """
+    pairs = list(combinations(range(len(game.players)), 2))
+    member = np.array([[player in one for player in game.players] for one in game.sets], dtype=np.float64)
+    design = np.hstack(
+        [np.ones((len(member), 1)), member, np.stack([member[:, a] * member[:, b] for a, b in pairs], 1)]
+    )
+    inverse = np.linalg.pinv(design)
+    df = len(design) - np.linalg.matrix_rank(design)
+    if df < LEAST_DF:
+        return None
+    estimate, low, high, p = fit_pairs(game.means.mean, design, inverse, int(df), len(pairs))
+    names = tuple(f"{game.players[a]} × {game.players[b]}" for a, b in pairs)
+    return Effects(names, estimate, low, high, p, (False,) * len(pairs), game.least_runs)
+
+
+def fit_pairs(values: Array, design: Array, inverse: Array, df: int, pairs: int) -> tuple[Array, Array, Array, Array]:
+    """Estimate, low, high, p (..., pairs) of the last `pairs` coefficients; NaN for those that are not estimable."""
+    beta = values @ inverse.T
+    residual = values - beta @ design.T
+    sigma = np.sqrt((residual**2).sum(axis=-1, keepdims=True) / df)
+    error = sigma * np.sqrt((inverse**2).sum(axis=1))[-pairs:]
+    projection = (inverse @ design)[-pairs:]
+    unit = np.eye(design.shape[1])[-pairs:]
+    estimable = np.abs(projection - unit).max(axis=1) < 1e-8
+    estimate = np.where(estimable, beta[..., -pairs:], np.nan)
+    half = distributions.t.ppf((1 + CONFIDENCE) / 2, df) * error
+    p = 2 * distributions.t.sf(np.abs(estimate) / np.maximum(error, 1e-12), df)
+    return estimate, estimate - half, estimate + half, p
+
+
+def second_differences(game: Game) -> Effects | None:
+    """v(both) - v(one) - v(other) + v(neither) for every pair and context of which all four sets were trained.
+
+    Contexts that lie on the ladder alone give none. This answers questions such as "does the large kernel need the
+    moved-up depthwise layer?" without any model.
+    """
+    known = game.known
+    names, rows, places = [], [], {one: i for i, one in enumerate(sorted(known))}
+    order = {name: i for i, name in enumerate(game.players)}
+    for full in known:
+        for a, b in combinations(full, 2):
+            rest = [
+                tuple(sorted((p for p in full if p not in out), key=order.__getitem__)) for out in ((a,), (b,), (a, b))
+            ]
+            if not set(rest) <= known:
+                continue
+            row = np.zeros(len(places))
+            for one, sign in zip((full, *rest), (1, -1, -1, 1), strict=True):
+                row[places[one]] = sign
+            rows.append(row)
+            names.append(f"{a} × {b} on {label_of(rest[2])}")
+    if not rows:
+        return None
+    chosen = sorted(range(len(names)), key=names.__getitem__)
+    return linear_effects(game, [names[i] for i in chosen], list(places), np.array(rows)[chosen])
