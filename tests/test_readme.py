@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from experiments import errors
+from experiments.bench.report import markdown
 from experiments.compose import settings_from
 from experiments.schema import compose
 from experiments.sweeps import expand
@@ -63,6 +64,10 @@ def test_commands_and_code_are_there_to_be_tested() -> None:
 
 def test_ladder_table_is_what_the_command_writes() -> None:
     assert between(README, "ladder").strip() == readme_ladder()
+
+
+def test_bench_table_is_what_is_recorded() -> None:
+    assert between(README, "bench").strip() == markdown(ROOT / "results" / "bench")
 
 
 def test_quoted_step_is_the_file() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from experiments.bench import loop, numerics, step
+from experiments.bench import loop, numerics, report, step
 from experiments.bench.results import record
 from experiments.bench.timing import MIN_ROUNDS
 from experiments.device import pick_device
 from experiments.errors import ConfigError
 from roadmap import STEPS
+from roadmap.markers import update_file
 from roadmap.tables import as_table
 
 ENDS = ("resnet50", "separate_downsampling")
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_loop.add_argument("--rounds", type=int, default=MIN_ROUNDS)
     run_loop.add_argument("--workers", type=int, default=2, help="data workers of both sides beside timm")
     run_loop.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    table = kinds.add_parser("table", help="what is recorded, as Markdown")
+    table.add_argument("--readme", type=Path, metavar="FILE", help="put it between the bench markers of a document")
+    table.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of <device>.json")
     for kind in (one, gate, run_loop):
         kind.add_argument("--device", default="auto")
         kind.add_argument("--threads", type=int, help="CPU threads (default: all)")
@@ -50,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run one benchmark, print its rows and record them; returns the exit code."""
+    if options.kind == "table":
+        return _table(options)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = pick_device(options.device)
@@ -58,6 +64,15 @@ def run(options: argparse.Namespace) -> int:
     conditions = {key: value for key, value in vars(options).items() if key not in hidden and not callable(value)}
     print(as_table(_aligned(rows)))
     print(f"\nrecorded as {name!r} in {record(options.out, device, name, conditions, rows)}")
+    return 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    text = report.markdown(options.out)
+    if options.readme:
+        update_file(options.readme, {"bench": text})
+    else:
+        print(text)
     return 0
 
 

@@ -173,8 +173,8 @@ def _row(name: str, ours: list[float], peer: list[float], images: int) -> dict[s
     return {
         "loop": name,
         "ratio": ratio.median,
-        "low": ratio.low,
-        "high": ratio.high,
+        "ratio_low": ratio.low,
+        "ratio_high": ratio.high,
         "images_per_second": speeds["ours"],
         "peer_images_per_second": speeds["peer"],
     }

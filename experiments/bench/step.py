@@ -89,7 +89,7 @@ def _scaled() -> set[str]:
 
 def _row(name: str, seconds: dict[str, list[float]], batch: int) -> dict[str, Any]:
     times = sorted(seconds[name])
-    row: dict[str, Any] = {"network": name, "images_per_second": batch / times[len(times) // 2]}
+    row: dict[str, Any] = {"network": name, "images_per_second": batch / times[len(times) // 2], "peer": ""}
     peer = peer_of(name)
     if name not in PEERS and peer in seconds:
         ratio = Ratio.of(seconds[name], seconds[peer])
