@@ -12,6 +12,7 @@ import pytest
 from experiments import checkpoint
 from tests.storms import damage, report
 from tests.storms.__main__ import SUITES
+from tests.storms.variants import FAULTED
 
 # Enough to meet every variant, payload group and kind of error once; the full sizes are in tests/storms/__main__.py.
 SUBSET = {"damage": 300, "faults": 15, "hostile": 26, "kill": 16, "resume": 15, "controls": 8, "signals": 6}
@@ -21,6 +22,7 @@ def test_every_suite_has_a_subset() -> None:
     assert SUBSET.keys() == SUITES.keys()
 
 
+@pytest.mark.timeout(1500)  # a busy machine takes several times the minute that a suite takes alone
 @pytest.mark.parametrize("suite", list(SUBSET))
 def test_a_part_of_the_storm(suite: str, tmp_path: Path, repo_root: Path) -> None:
     command = [
@@ -40,6 +42,28 @@ def test_a_part_of_the_storm(suite: str, tmp_path: Path, repo_root: Path) -> Non
     assert figures["passed"] == figures["total"] == SUBSET[suite]
     if suite == "kill":
         assert figures["moments"]["inside a checkpoint write"] >= SUBSET[suite] // 4
+
+
+WATCHED_RUN = """
+import os, runpy, sys
+home, writers = os.path.realpath(sys.argv[1]), set()
+def hook(event, arguments):
+    if event == "open" and isinstance(arguments[0], (str, os.PathLike)):
+        writes = arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if writes and os.path.realpath(os.fspath(arguments[0])).startswith(home):
+            writers.add(os.path.basename(sys._getframe(1).f_code.co_filename))
+sys.addaudithook(hook)
+sys.argv = ["run.py", *sys.argv[2:]]
+runpy.run_path("run.py", run_name="__main__")
+print("writers", *sorted(writers))
+"""
+
+
+def test_only_the_modules_that_the_faults_suite_reaches_write_into_a_run(tmp_path: Path, repo_root: Path) -> None:
+    command = [sys.executable, "-c", WATCHED_RUN, str(tmp_path), *FAULTED.command(tmp_path)]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=repo_root, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "writers atomic.py claim.py"
 
 
 @pytest.mark.parametrize("check", ["_check_tensors", "_check_manifest"])
