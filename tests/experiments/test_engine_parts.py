@@ -1,12 +1,14 @@
 """The parts of the engine one by one, against timm's where it has the same part."""
 
 import copy
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from torch import nn
 
 from experiments.batches import BatchPlan
@@ -17,6 +19,7 @@ from experiments.errors import ConfigError
 from experiments.mixing import Mixing, loss_of
 from experiments.optim import build_optimizer, parameter_groups
 from experiments.precision import compile_network
+from experiments.progress import Reporter
 from experiments.randomness import derive
 from experiments.schedule import learning_rate
 from experiments.settings import Batch, Budget, Data, Recipe, Settings
@@ -286,3 +289,33 @@ def test_any_number_of_the_state_that_is_not_finite_is_found(value: float, finit
         with torch.no_grad():
             tensor.copy_(kept)
     assert state.finite()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_a_bar_on_a_terminal_and_a_line_per_epoch_elsewhere(terminal: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=140, highlight=False)
+    plan = BatchPlan.of(_settings(size=32, micro=8), train_size=96, ranks=1)
+    line = {"epoch": 1, "lr": 1e-3, "train_loss": 1.25, "loss": 1.5, "top1": 61.25, "top1_ema": None}
+    with Reporter(plan, 2, enabled=True, console=console) as reporter:
+        reporter.start_epoch(0, 0)
+        for _ in range(plan.steps):
+            reporter.step()
+        reporter.loss(1.125)
+        reporter.end_epoch(line, seconds=4.0, speed=24.0)
+    said = out.getvalue()
+    assert said.count("top1 61.25") == 1
+    assert "4 s left" in said
+    assert ("loss 1.1250" in said) is terminal  # the bar's
+    assert ("\x1b" in said) is terminal
+    if not terminal:
+        assert said.count("\n") == 1
+
+
+def test_progress_is_silent_on_other_ranks() -> None:
+    out = io.StringIO()
+    plan = BatchPlan.of(_settings(size=32, micro=8), train_size=96, ranks=2)
+    with Reporter(plan, 2, enabled=False, console=Console(file=out, force_terminal=True)) as reporter:
+        reporter.say("hello")
+        reporter.step()
+    assert out.getvalue() == ""
