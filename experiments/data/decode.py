@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
 from experiments.data.windows import Axis, Windows
@@ -34,8 +34,10 @@ def load_window(path: Path, view: View, size: int, channels: int, interpolation:
             return _load(path, view, size, channels, interpolation)
     except UnreadableImage:
         raise
-    except (MemoryError, Exception) as error:  # decoders raise whatever they like on damaged files
-        raise UnreadableImage(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"not one of {', '.join(FORMATS)}") from None
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        raise UnreadableImage(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
 
 
 def _load(path: Path, view: View, size: int, channels: int, interpolation: str) -> torch.Tensor:

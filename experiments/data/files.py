@@ -2,8 +2,9 @@
 
 import atexit
 import logging
+import multiprocessing
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -38,18 +39,22 @@ class FolderSource:
         self.train_size, self.eval_size = len(splits.train), len(splits.evaluation)
         self._labels = (torch.from_numpy(splits.train.labels), torch.from_numpy(splits.evaluation.labels))
         self._orders = Orders()
+        self._may_end = multiprocessing.Event()  # until it is set, workers ignore SIGTERM
+        # multiprocessing sends SIGTERM at exit and then waits for the workers, as torch does for a lost loader
+        weakref.finalize(self, self._may_end.set)
+        atexit.register(self._may_end.set)
         self._loader: DataLoader[Loaded] | None = DataLoader(
             PieceLoader(settings, splits.train, splits.evaluation),
             batch_size=None,  # a piece is a whole item
             sampler=self._orders,
             num_workers=settings.workers,
-            worker_init_fn=start_worker,
+            worker_init_fn=partial(start_worker, self._may_end),
             persistent_workers=settings.workers > 0,
             prefetch_factor=PREFETCHED if settings.workers else None,
             pin_memory=device.type == "cuda",
         )
         self._pass = 0
-        self._at_exit: Callable[[], None] | None = None
+        self._loaded: Any = None  # what the loader's workers deliver in this pass
         self._damaged: tuple[dict[str, str], dict[str, str]] = ({}, {})  # training and evaluation: name -> reason
 
     @property
@@ -84,13 +89,9 @@ class FolderSource:
         self._pass += 1
         pieces = [cut_up(epoch, samples) for samples in batches]
         self._orders.pieces = [piece for batch in pieces for piece in batch]
-        loaded = iter(self._loader)
-        if self._settings.workers and self._at_exit is None:
-            # workers ignore SIGTERM, which multiprocessing sends at exit before it waits for them: ask them earlier
-            self._at_exit = partial(_end_workers, weakref.ref(loaded))
-            atexit.register(self._at_exit)
+        self._loaded = iter(self._loader)
         split = 0 if epoch is not None else 1
-        return self._collected(self._pass, loaded, [len(batch) for batch in pieces], split)
+        return self._collected(self._pass, self._loaded, [len(batch) for batch in pieces], split)
 
     def _collected(self, current: int, loaded: Any, counts: list[int], split: int) -> Iterator[Tensor]:
         for count in counts:
@@ -132,15 +133,8 @@ class FolderSource:
     def close(self) -> None:
         """End the worker processes."""
         self._pass += 1
-        self._loader = None
-        if self._at_exit is not None:
-            self._at_exit()
-            atexit.unregister(self._at_exit)
-            self._at_exit = None
-
-
-def _end_workers(loaded: "weakref.ref[Any]") -> None:
-    """Let a loader's iterator end its workers, if it still lives; it has no public way to be asked."""
-    iterator = loaded()
-    if iterator is not None:
-        iterator._shutdown_workers()
+        self._may_end.set()
+        atexit.unregister(self._may_end.set)
+        if self._settings.workers and self._loaded is not None:
+            self._loaded._shutdown_workers()  # the loader has no public way; otherwise they live as long as any pass
+        self._loader = self._loaded = None

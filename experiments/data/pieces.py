@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
 from typing import NamedTuple
 
 import numpy as np
@@ -95,12 +96,19 @@ class Orders:
         return len(self.pieces)
 
 
-def start_worker(_: int) -> None:
-    """Leave signals to the parent, which decides when to stop; a worker whose parent is gone ends by itself."""
+def start_worker(may_end: Event, _: int) -> None:
+    """Leave signals to the parent, which decides when to stop; a worker whose parent is gone ends by itself.
+
+    A scheduler's SIGTERM reaches every process of a job: workers ignore it until the parent has set `may_end`.
+    """
+
+    def terminated(_signal: int, _frame: object) -> None:
+        if may_end.is_set():
+            os._exit(0)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, terminated)
     keep_freed_memory()
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def cut_up(epoch: int | None, samples: np.ndarray) -> list[Piece]:
