@@ -81,13 +81,15 @@ def _count_batch_once(module: nn.Module) -> tuple[AbstractContextManager, Abstra
     @contextmanager
     def frozen_statistics() -> Iterator[None]:
         norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm in norms:
-            norm.track_running_stats = False  # still normalises by the batch, leaves the buffers alone
+            # Momentum 0 leaves the averages as they are and saves the same tensors for the backward pass.
+            norm.momentum, norm.num_batches_tracked = 0.0, None
         try:
             yield
         finally:
-            for norm in norms:
-                norm.track_running_stats = True
+            for norm, (momentum, count) in zip(norms, before, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, count
 
     return nullcontext(), frozen_statistics()
 
