@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 
 from experiments import atomic
-from experiments.checkpoint import MANIFEST, SET_ASIDE, STATE, WRITING, Checkpoints, load_weights, save_weights
+from experiments.checkpoint import MANIFEST, SET_ASIDE, STATE, WRITING, Checkpoints
 from experiments.errors import StorageError
-from experiments.tensor_file import DTYPES, pieces_of
+from experiments.tensor_file import pieces_of
 
 RUN, OTHER_RUN = "a" * 64, "b" * 64
 
@@ -64,13 +64,6 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path, background: boo
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path, RUN).load() is None
-
-
-@pytest.mark.parametrize("dtype", list(DTYPES))
-def test_the_bytes_are_those_of_safetensors(dtype: torch.dtype) -> None:
-    tensors = {f"x.{dtype}": torch.ones(3, 2).to(dtype)} | tensors_of(3)
-    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    assert b"".join(pieces_of(tensors)) == safetensors.torch.save(plain)
 
 
 def test_a_tensor_that_no_checkpoint_can_hold_is_refused(tmp_path: Path) -> None:
@@ -294,19 +287,3 @@ def test_a_kill_inside_a_save_leaves_a_whole_generation(tmp_path: Path, call: in
     assert loaded.tensors["x"].eq(loaded.step).all()
     store.save(5, {"x": torch.full((100,), 5)}, {})
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
-
-
-def test_weights_are_written_whole_and_read_back(tmp_path: Path) -> None:
-    path = tmp_path / "last.safetensors"
-    save_weights(path, {"fc.weight": torch.arange(6.0).reshape(2, 3)})
-    assert torch.equal(load_weights(path)["fc.weight"], torch.arange(6.0).reshape(2, 3))
-    assert [entry.name for entry in tmp_path.iterdir()] == ["last.safetensors"]
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x08\0\0\0\0\0\0\0{}      x", b"PK\x03\x04" * 9])
-def test_weights_that_are_no_safetensors_are_one_line(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "last.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(StorageError, match="is not a safetensors file") as caught:
-        load_weights(path)
-    assert "\n" not in str(caught.value)
