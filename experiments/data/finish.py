@@ -24,7 +24,7 @@ class Finisher:
         # what geometric operations show outside the image: the mean colour, as timm has it
         self.fill = tuple(min(255, round(255 * value)) for value in data.mean)
         shape = (1, data.channels, 1, 1)
-        self.shift = torch.tensor([-255 * value for value in data.mean], device=device).view(shape)
+        self.shift = torch.tensor([-m / d for m, d in zip(data.mean, data.std, strict=True)], device=device).view(shape)
         self.scale = torch.tensor([1 / (255 * value) for value in data.std], device=device).view(shape)
         self.noise: Tensor | None = None
         if recipe.erasing:
@@ -39,20 +39,25 @@ class Finisher:
         keys = (self.seed, epoch)
         if self.policy is not None:
             if images.shape[1] < self.channels and len(set(self.fill)) > 1:
-                images = images.expand(-1, self.channels, -1, -1).contiguous()
-            images = augment(images, draw(self.policy, keys, samples), self.recipe.interpolation, self.fill)
-        out = self.normalise(images)
+                images = images.expand(-1, self.channels, -1, -1)
+            images = augment(
+                images.contiguous(), draw(self.policy, keys, samples), self.recipe.interpolation, self.fill
+            )
+        pixels = self._normalised(images)
         if self.noise is not None:
-            self._erase(out, self.noise, keys, samples)
-        return out
+            self._erase(pixels, self.noise, keys, samples)
+        return pixels.contiguous(memory_format=torch.channels_last)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, C or 1, S, S) to float32 (B, C, S, S) of mean 0 and deviation 1, channels_last."""
-        images = images.expand(-1, self.channels, -1, -1)
-        out = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
-        return out.add_(self.shift).mul_(self.scale)
+        return self._normalised(images).contiguous(memory_format=torch.channels_last)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """In planes, one channel after the other, which is the quicker layout for everything up to here."""
+        return torch.addcmul(self.shift, images.contiguous().float(), self.scale)
 
     def _erase(self, images: Tensor, noise: Tensor, keys: tuple[int, int], samples: np.ndarray) -> None:
+        """Fill boxes of some of the images (contiguous) with noise."""
         chosen, boxes = erasing_boxes(self.recipe.erasing, self.size, keys, samples)
         if not len(chosen):
             return
@@ -63,8 +68,7 @@ class Finisher:
         down = (row >= top) & (row < top + height)
         across = (row >= left) & (row < left + width)
         inside = (down[:, :, None] & across[:, None, :])[:, None].float()
-        index = to_device(chosen, device)
-        kept = images.index_select(0, index)
-        values = noise.unfold(0, kept[0].numel(), 1).index_select(0, to_device(places, device))
-        values = values.view(-1, self.size, self.size, self.channels).permute(0, 3, 1, 2)
-        images.index_copy_(0, index, torch.lerp(kept, values, inside))
+        index, flat = to_device(chosen, device), images.view(len(images), -1)
+        kept = flat.index_select(0, index).view(-1, *images.shape[1:])
+        values = noise.unfold(0, flat.shape[1], 1).index_select(0, to_device(places, device)).view(kept.shape)
+        flat.index_copy_(0, index, torch.lerp(kept, values, inside).view(-1, flat.shape[1]))

@@ -25,7 +25,7 @@ def cut(images: Tensor, windows: Windows, size: int, interpolation: str) -> Tens
     columns = _resized(images.float(), windows.x, size, interpolation, flip)  # (B, size, C, H)
     rows = columns.transpose(1, 3).contiguous()  # (B, H, C, size)
     pixels = _resized(rows, windows.y, size, interpolation)
-    return pixels.to(torch.int16).to(torch.uint8).transpose(1, 2)  # straight to uint8 is slow
+    return pixels.to(torch.int16).to(torch.uint8).transpose(1, 2).contiguous()  # straight to uint8 is slow
 
 
 def _resized(pixels: Tensor, axis: Axis, size: int, interpolation: str, flip: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from experiments.data.splits import ImageArrays, Splits
 from experiments.data.windows import Windows, centre_windows, evaluation_side, training_windows
 from experiments.settings import Settings
 
-BLOCK = 512  # images augmented at once: enough to hide the cost of launching operations, few enough for caches
+BLOCK = 2**20  # pixels augmented at once, 1024 images of 32 x 32: enough to hide the cost of launching operations
 
 
 class ResidentSource:
@@ -38,7 +38,8 @@ class ResidentSource:
         """Micro batches of the given steps; images depend on (seed, epoch, sample) only, so blocks change nothing."""
         batch = self._settings.batch
         queue = places(self._settings.seed, epoch, self.train_size, batch.size, batch.micro, steps, micro)
-        while block := list(islice(queue, max(1, BLOCK // batch.micro))):
+        images = BLOCK // self._settings.image_size**2
+        while block := list(islice(queue, max(1, images // batch.micro))):
             yield from self._augmented(epoch, block)
 
     @torch.no_grad()

@@ -142,11 +142,11 @@ def test_other_sizes_than_the_stored_one(data, image_size):
 
 
 def test_blocks_of_many_micro_batches_change_nothing():
-    """The resident pipeline augments 512 images at once: 70 micro batches of 8 cross two blocks."""
-    data = Data(name="synthetic", reader="synthetic", train_images=600, eval_images=20)
-    whole = batches(source_for(data, batch=Batch(16, 8)), range(37))
+    """The resident pipeline augments 1024 images of this size at once: 74 micro batches of 16 cross two blocks."""
+    data = Data(name="synthetic", reader="synthetic", train_images=1190, eval_images=20)
+    whole = batches(source_for(data, batch=Batch(32, 16)), range(37))
     for start in (1, 30, 31, 32, 36):
-        assert same(batches(source_for(data, batch=Batch(16, 8)), range(start, 37)), whole[2 * start :])
+        assert same(batches(source_for(data, batch=Batch(32, 16)), range(start, 37)), whole[2 * start :])
 
 
 def test_augmented_images_and_labels_belong_together():
