@@ -178,9 +178,11 @@ def _group(collection: Collection, runs: pd.DataFrame, other: pd.DataFrame) -> G
         and item.data in (None, first.data)
         and item.budget in (None, first.budget)
     )
+    gmacs = f"{runs['gmacs_224'].median():.2g}" if first.matched else ""
     return Group(
-        name=f"{first.regime}-{first.data}-{first.budget}",
-        title=f"{first.data}, regime {first.regime}, budget {first.budget}",
+        name=f"{first.regime}-{first.data}-{first.budget}" + (f"-{gmacs}-gmacs" if gmacs else ""),
+        title=f"{first.data}, regime {first.regime}, budget {first.budget}"
+        + (f", widths matched to {gmacs} GMACs" if gmacs else ""),
         regime=first.regime,
         data=first.data,
         budget=first.budget,

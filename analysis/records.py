@@ -40,7 +40,8 @@ COLUMNS = {
     "git_commit": "TEXT",
     "git_dirty": "INTEGER",
     "command": "TEXT",
-    "plain": "INTEGER",  # 1: the network is exactly what its set of changes says, no flag was typed
+    "plain": "INTEGER",  # 1: the network is what its set of changes says, no flag was typed
+    "matched": "INTEGER",  # 1: that, at a width of its own (match_gmacs): a ladder apart from the others
     "profile": "TEXT",  # hash of what a whole ladder shares: data, budget, image size, precision, stem stride
     "variant": "TEXT",  # hash of what a recipe fixes: recipe, batch, layer scale, init, drop path
     "settings": "TEXT",  # hash of the record's nested settings, see `settings_of`
@@ -52,14 +53,9 @@ _SAME_NAME = (
     "threads",
 )
 _RECIPE_FLAGS = ("layer_scale", "init", "drop_path")
-_NOT_CONTENT = (
-    "root",
-    "download",
-    "damaged_share",
-    "image_size",
-    "stem_stride",
-)  # of data; the last two are read elsewhere
-_OPTIONAL = ("batch", "precision", "image_size", "match_gmacs")
+# of data; where they matter they are in the design and in image_size
+_NOT_CONTENT = ("root", "download", "damaged_share", "image_size", "stem_stride")
+_OPTIONAL = ("batch", "precision", "image_size")
 
 
 def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -71,9 +67,12 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     design, recipe, data = record["design"], record["recipe"], record["data"]
     changes = tuple(record["changes"])
     row = {name: record[name] for name in _SAME_NAME}
-    row["plain"] = int(_is_plain(_canonical(design), changes, record["regime"], bool(record.get("match_gmacs"))))
-    if row["step"] is not None and (row["step"] != _step_at(changes, recipe["name"]) or not row["plain"]):
+    exact, any_width = (_is_plain(_canonical(design), changes, record["regime"], free) for free in (False, True))
+    if row["step"] is not None and (row["step"] != _step_at(changes, recipe["name"]) or not exact):
         raise ValueError(f"it claims step {row['step']}, but its changes, recipe or design are not that step's")
+    row["plain"], row["matched"] = int(any_width), int(any_width and not exact)
+    if row["matched"] and not recipe.get("without"):
+        row["step"] = _step_at(changes, recipe["name"])  # of a ladder in which every row has its own width
     git = record.get("git") or {}
     settings = {key: record.get(key) for key in ("design", "recipe", "budget", "data", *_OPTIONAL, "versions")}
     text = _canonical(settings)
@@ -88,12 +87,8 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         "git_commit": git.get("commit"),
         "git_dirty": None if git.get("dirty") is None else int(git["dirty"]),
         "command": _command(record),
-        "profile": profile_of(record),
-        "variant": _hash(
-            _canonical(
-                [recipe, record.get("batch"), record.get("match_gmacs")] + [design.get(f) for f in _RECIPE_FLAGS]
-            )
-        ),
+        "profile": _hash(profile_of(record) + "matched" * row["matched"]),
+        "variant": _hash(_canonical([recipe, record.get("batch"), *(design.get(flag) for flag in _RECIPE_FLAGS)])),
         "settings": _hash(text),
     }
     return row, text

@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis import tables, theme
 from analysis.agreement import agreement_of
+from analysis.attribution.page import attribution_sections
 from analysis.collect import Collection, Skipped
 from analysis.ladder import FINISHED, Ladder
 from analysis.page import Drawing, Section, Table, data_uri, render
@@ -110,6 +111,8 @@ def _result_sections(view: View, drawings: dict[str, Drawing]) -> list[Section]:
         Section("kernels", "Kernel sizes", figures=shown("kernels")),
         Section("curves", "Training curves", figures=shown("curves")),
     ]
+    if view.attribution is not None:
+        parts += attribution_sections(view.attribution, view.labels, drawings)
     return [part for part in parts if part.figures]
 
 

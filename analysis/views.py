@@ -7,7 +7,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.attribution.game import PLAYERS, Effects
+from analysis.attribution.study import Attribution, attribution_of
 from analysis.collect import Collection, collect
+from analysis.figures.attribution import effects_figure, interactions_figure, positions_figure
 from analysis.figures.curves import curves_figure
 from analysis.figures.gains import gains_figure
 from analysis.figures.kernels import has_kernels, kernels_figure
@@ -18,6 +21,7 @@ from analysis.ladder import Ladder, ladder_of, paper_ladder
 from experiments.records import read_lines
 from roadmap import paper
 
+MOST_CONTEXTS = 16  # more fill no figure; the page's table has all
 PAPER_REGIMES = tuple(dict.fromkeys(row.regime for row in paper.rows()))
 
 
@@ -34,6 +38,12 @@ class View:
     caption: str
     group: Group | None = None
     curves: pd.DataFrame | None = None
+    attribution: Attribution | None = None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Step -> its label in this ladder, in ladder order."""
+        return dict(zip(self.ladder.table["step"], self.ladder.table["label"], strict=True))
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ def views_of(collection: Collection, groups: list[Group]) -> list[View]:
                 caption=_caption(group),
                 group=group,
                 curves=_curves(collection.source, group),
+                attribution=attribution_of(group, ladders[group.name], collection.settings_of),
             )
         )
     return views
@@ -153,6 +164,49 @@ def figures_of(view: View) -> Iterator[Named]:
     curves = view.curves
     if curves is not None:
         yield Named("curves", "Training curves", lambda size: curves_figure(ladder, curves, caption=caption, size=size))
+    if view.attribution is not None:
+        yield from _attribution_figures(view, view.attribution, caption.split(" Axes")[0])
+
+
+def _attribution_figures(view: View, found: Attribution, caption: str) -> Iterator[Named]:
+    """Figures of what sets of changes say: only those whose runs are there."""
+    labels, players = view.labels, found.game.players
+    if found.effects:
+        text = f"{caption} Intervals: 95 %."
+        yield Named(
+            "attribution",
+            "Each change by itself",
+            lambda size: effects_figure(found.effects, labels, caption=text, size=size),
+        )
+    pairs, positions, contexts = found.pairs, found.positions, found.contexts
+    if pairs is not None:
+        shown = players if len(players) * (len(players) - 1) // 2 == len(pairs.names) else PLAYERS
+        text = f"{caption} Interactions {found.pairs_how}; bold: Holm-adjusted p below 5 %."
+        yield Named(
+            "interactions",
+            "Interactions of pairs",
+            lambda size: interactions_figure(pairs, shown, labels, caption=text, size=size),
+        )
+    if positions is not None:
+        yield Named(
+            "positions",
+            "Gain by position",
+            lambda size: positions_figure(positions, labels, caption=caption, size=size),
+        )
+    if contexts is not None and len(contexts.names) <= MOST_CONTEXTS:
+        what = "both − one − other + neither (points)"
+        yield Named(
+            "contexts",
+            "Pairs in their contexts",
+            lambda size: effects_figure({"": contexts}, {}, what=what, caption=caption, size=size),
+        )
+    for number, (name, effects) in enumerate(found.techniques.items(), start=1):
+        yield Named(f"techniques-{number}", f"Techniques: {name}", _techniques(name, effects, caption))
+
+
+def _techniques(name: str, effects: Effects, caption: str) -> Callable[[str], Figure]:
+    what = f"gain of a technique in top-1 (points): {name}"
+    return lambda size: effects_figure({name: effects}, {}, what=what, caption=caption, size=size)
 
 
 def _tradeoff(view: View, metric: str) -> Callable[[str], Figure]:

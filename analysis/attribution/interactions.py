@@ -91,7 +91,7 @@ def second_differences(game: Game) -> Effects | None:
             for one, sign in zip((full, *rest), (1, -1, -1, 1), strict=True):
                 row[places[one]] = sign
             rows.append(row)
-            names.append(f"{a} × {b} on {label_of(rest[2])}")
+            names.append(f"{a} × {b} on {label_of(rest[2]) if rest[2] else 'ResNet'}")
     if not rows:
         return None
     chosen = sorted(range(len(names)), key=names.__getitem__)

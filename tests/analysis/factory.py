@@ -69,7 +69,6 @@ def record(
         "batch": {"size": 256, "micro": 128},
         "precision": "fp32",
         "image_size": 32,
-        "match_gmacs": None,
         "eval_size": 10000,
         "label": step or "+".join(changes),
         "overrides": [f"+step={step}", f"seed={seed}"] if step else [f"+step=resnet50 add=[{','.join(changes)}]"],

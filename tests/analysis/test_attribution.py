@@ -253,7 +253,7 @@ def test_a_game_of_all_subsets_from_runs(tmp_path):
 def test_second_differences_in_their_context(tmp_path):
     sets = [(), ("gelu",), ("layer_norm",), ("gelu", "layer_norm")]
     found = interactions.second_differences(game_in(write_sets(tmp_path, sets)))
-    assert found.names == ("gelu × layer_norm on resnet50",)
+    assert found.names == ("gelu × layer_norm on ResNet",)
     assert found.estimate == pytest.approx([0.6], abs=0.1)
     assert found.low[0] < 0.6 < found.high[0]
     assert interactions.second_differences(game_in(write_sets(tmp_path / "b", [(), ("gelu",)]))) is None

@@ -280,6 +280,19 @@ def test_typed_flags_and_single_techniques_are_no_steps(tmp_path):
     assert groups[0].runs["top1"].min() > 70
 
 
+def test_matched_widths_are_a_ladder_of_their_own(tmp_path):
+    factory.write_all(tmp_path, factory.ladder(value))
+    for name, width in (("kernel_7", 20.0), ("gelu", 22.5)):
+        changes = factory.BY_NAME[name].changes
+        factory.write(tmp_path, factory.record(None, 0, 10.0, changes=changes, flags={"width": width}))
+    groups, aside = groups_of(collect(tmp_path))
+    assert not aside
+    assert [group.steps for group in groups] == [len(STEPS), 2]
+    assert groups[0].runs["top1"].min() > 70
+    assert set(groups[1].runs["step"]) == {"kernel_7", "gelu"}
+    assert "widths matched" in groups[1].title
+
+
 def test_second_regime_is_the_same_data_and_budget(tmp_path):
     factory.write_all(tmp_path, factory.ladder(value))
     factory.write_all(tmp_path, factory.ladder(value, regime="base", seeds=[0]))

@@ -6,9 +6,11 @@ import re
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from analysis.__main__ import main
+from roadmap import step_at
 from tests.analysis import factory
 from tests.analysis.test_ladder import NAMES, PUBLISHED
 
@@ -204,3 +206,25 @@ def test_page_works_in_a_browser(study, chromium, tmp_path, width):
     up = ladder["sorted"][ladder["heads"].index("top-1 (n)")][0]
     assert up[-2:] == ["diverged", "failed"] or set(up[-2:]) == {"diverged", "failed"}  # no number: last
     assert [float(key) for key in up[:-2]] == sorted(float(key) for key in up[:-2])
+
+
+# --- sets of changes ---
+
+
+def test_page_of_a_study_over_sets(tmp_path):
+    players = factory.STEPS[-1].changes
+    sets = [players, *(tuple(p for p in players if p != out) for out in players), (), *((p,) for p in players)]
+    random = np.random.default_rng(0)
+    for one in sets:
+        for seed in range(2):
+            step = step_at(one)
+            top1 = 80 + 0.3 * len(one) + 0.02 * random.standard_normal()
+            status = "diverged" if one == ("layer_norm",) and seed else "finished"
+            record = factory.record(step, seed, round(top1, 3), changes=one, recipe="enhanced", status=status)
+            factory.write(tmp_path / "runs", record)
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--formats", "png"]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Each change by itself" in page and "left out: ConvNeXt minus ConvNeXt without the change." in page
+    assert "Diverged: layer_norm." in page and "diverged: −" in page
+    assert "n = 2 per set at least" in page and "would be found with 80 % power" in page
+    assert (tmp_path / "out" / "figures" / "attribution.png").exists()

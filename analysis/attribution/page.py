@@ -1,0 +1,104 @@
+"""The report's sections on sets of changes: words, figures and sortable tables of every effect."""
+
+import math
+from collections.abc import Mapping
+
+from analysis.attribution.game import Effects
+from analysis.attribution.study import Attribution
+from analysis.page import Drawing, Section, Table
+from analysis.tables import signed
+
+MOST_ROWS = 200
+
+
+def attribution_sections(
+    found: Attribution, labels: Mapping[str, str], drawings: Mapping[str, Drawing]
+) -> list[Section]:
+    """A section for single changes, one for pairs, one for the recipe's techniques: those that have runs."""
+
+    def shown(*names: str) -> list[Drawing]:
+        return [drawing for name, drawing in drawings.items() if name.rstrip("-0123456789") in names]
+
+    parts = []
+    if found.effects:
+        words = [f"{method}: {words}." for method, words in found.how.items()]
+        words += [*_noise(found), *_diverged(found)]
+        tables = [_methods_table(found.effects, labels)]
+        parts.append(Section("attribution", "Each change by itself", words, shown("attribution", "positions"), tables))
+    if found.pairs is not None or found.contexts is not None:
+        tables = []
+        if found.contexts is not None:
+            tables.append(_effects_table(found.contexts, "pairs of changes in the contexts that were trained", {}))
+        if found.pairs is not None:
+            tables.append(_effects_table(found.pairs, f"all pairs ({found.pairs_how})", {}))
+        words = ["Above 0: the two bring more together than the sum of what each brings without the other."]
+        parts.append(Section("pairs", "Changes in pairs", words, shown("interactions", "contexts"), tables))
+    if found.techniques:
+        tables = [_effects_table(effects, name, {}) for name, effects in found.techniques.items()]
+        words = ["Each technique taken from the recipe, or added to it, by itself; everything else stays."]
+        parts.append(Section("techniques", "The recipe, technique by technique", words, shown("techniques"), tables))
+    return parts
+
+
+def _noise(found: Attribution) -> list[str]:
+    """How many runs stand behind the effects and what they could have found."""
+    lines = []
+    for method, effects in found.effects.items():
+        mde = f"; {effects.mde:.2f} points would be found with 80 % power" if math.isfinite(effects.mde) else ""
+        lines.append(f"{method}: n = {effects.n} per set at least{mde}.")
+    if any(effects.n == 1 for effects in found.effects.values()):
+        lines.append("With one run per set the noise of a run is unknown: no verdict, and intervals lack it.")
+    return lines
+
+
+def _diverged(found: Attribution) -> list[str]:
+    if not found.diverged:
+        return []
+    names = "; ".join(found.diverged)
+    return [
+        f"Diverged: {names}. What depends on these sets is given as bounds: their value may be anything from 0 % to "
+        "the best top-1 of the others."
+    ]
+
+
+def _interval(effects: Effects, i: int) -> str:
+    low, high = float(effects.low[i]), float(effects.high[i])
+    if effects.bounded[i]:
+        return f"diverged: {signed(low)} to {signed(high)}"
+    if not math.isfinite(low):
+        return signed(float(effects.estimate[i]))
+    return f"{signed(float(effects.estimate[i]))} [{signed(low)}, {signed(high)}]"
+
+
+def _key(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _methods_table(series: Mapping[str, Effects], labels: Mapping[str, str]) -> Table:
+    names = list(dict.fromkeys(name for effects in series.values() for name in effects.names))
+    order = list(labels)
+    rows = []
+    for name in sorted(names, key=lambda name: order.index(name) if name in order else len(order)):
+        cells: list[tuple[str, float | None]] = [(labels.get(name, name), None)]
+        for effects in series.values():
+            if name in effects.names:
+                i = effects.names.index(name)
+                cells.append((_interval(effects, i), _key(effects.estimate[i])))
+            else:
+                cells.append(("–", None))
+        rows.append(cells)
+    return Table(["change", *series], rows, "gains and 95 % intervals, points of top-1", css="ladder")
+
+
+def _effects_table(effects: Effects, title: str, labels: Mapping[str, str]) -> Table:
+    frame = effects.frame()
+    rows: list[list[tuple[str, float | None]]] = []
+    for i, row in enumerate(frame.itertuples()):
+        if not (math.isfinite(row.estimate) or row.bounded):
+            continue
+        p = "–" if math.isnan(row.p_holm) else f"{row.p_holm:.2g}"
+        rows.append(
+            [(labels.get(row.name, row.name), None), (_interval(effects, i), _key(row.estimate)), (p, _key(row.p_holm))]
+        )
+    strongest = sorted(rows, key=lambda cells: cells[2][1] if cells[2][1] is not None else 2.0)[:MOST_ROWS]
+    return Table(("", "effect [95 % CI]", "p (Holm)"), strongest, title, css="ladder")
