@@ -154,14 +154,15 @@ def _gradients_shared(network: nn.Module, last: bool) -> contextlib.AbstractCont
 def read_losses(job: Job) -> None:
     """Fold the losses since the last look into the epoch's; NonFiniteError names the first step that broke."""
     counters = job.state.counters
+    if not job.losses.count:
+        return
     first = job.step - job.losses.count
     for offset, loss in enumerate(job.losses.read(job.ranks), start=1):
         if not math.isfinite(loss):
             raise NonFiniteError(first + offset, f"the training loss became {loss}")
         counters.loss_sum += loss
         counters.loss_count += 1
-    if counters.loss_count:
-        job.reporter.loss(counters.loss_sum / counters.loss_count)
+    job.reporter.loss(counters.loss_sum / counters.loss_count)
 
 
 def save(job: Job) -> None:

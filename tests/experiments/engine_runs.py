@@ -1,20 +1,26 @@
-"""Tiny runs for the engine's tests, in this process and in fresh ones."""
+"""Tiny runs for the engine's tests, in this process and in fresh ones.
+
+`python -m tests.experiments.engine_runs` measures the golden losses anew, after RESULTS_VERSION was raised.
+"""
 
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.compose import settings_from
+from experiments.identity import RESULTS_VERSION
 from experiments.result import TIMING_FIELDS
 from experiments.schema import compose
 from experiments.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = Path(__file__).with_name("golden_losses.json")
 BN, LN = "kernel_7", "separate_downsampling"
 SMALL = (
     *("regime=micro", "budget=paper", "data=synthetic", "data.train_images=64", "data.eval_images=24"),
@@ -75,3 +81,24 @@ def fingerprint(run: Path) -> dict[str, str]:
     parts = {name: (run / name).read_bytes() for name in ("last.safetensors", "metrics.jsonl")}
     parts["result.json"] = json.dumps(record, sort_keys=True).encode()
     return {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
+
+
+def losses_of(step: str, *overrides: str) -> list[list[float]]:
+    """Training and validation loss of each epoch of a run that is thrown away."""
+    from experiments.train import run
+
+    with tempfile.TemporaryDirectory() as folder:
+        run(settings_of(Path(folder), *overrides, step=step))
+        return [[round(line["train_loss"], 6), round(line["loss"], 6)] for line in lines(only_run(Path(folder)))]
+
+
+def write_golden() -> None:
+    """Measure the golden runs anew."""
+    golden = json.loads(GOLDEN.read_text())
+    for entry in golden["runs"].values():
+        entry["losses"] = losses_of(*entry["overrides"])
+    GOLDEN.write_text(json.dumps({**golden, "results_version": RESULTS_VERSION}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    write_golden()
