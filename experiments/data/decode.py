@@ -56,8 +56,8 @@ def _load(path: Path, view: View, size: int, channels: int, interpolation: str) 
     box = (x[0], y[0], x[0] + x[1], y[0] + y[1])
     if image.mode != mode:
         image = image.convert(mode)
-    pixels = np.asarray(image.crop(box))
-    planes = torch.from_numpy(pixels.copy()).view(y[1], x[1], channels).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(np.asarray(image.crop(box)))  # read-only memory, and only read
+    planes = pixels.view(y[1], x[1], channels).permute(2, 0, 1)[None]
     # on 8-bit images torch computes what Pillow does, to one grey level, and several times as fast
     resized = interpolate(planes, size=(y[2], x[2]), mode=interpolation, antialias=True)[0]
     shown = _shown(resized, y[3], x[3], size)
