@@ -158,6 +158,7 @@ def test_regime_values_are_those_of_its_file() -> None:
         )
 
 
+OVERLAY = yaml.safe_load((CONF / "overlay" / "demo_enhanced.yaml").read_text())
 PRECEDENCE = [
     # the recipe over the schema, the regime through the recipe
     (("recipe=original", "budget=paper", "data=imagenet"), "recipe.weight_decay", 1e-4),
@@ -165,8 +166,8 @@ PRECEDENCE = [
     # the overlay over the recipe
     (("budget=proxy", "data=cifar10"), "recipe.crop", "shift"),
     (("budget=proxy", "data=cifar10"), "batch.size", 256),
-    (("budget=demo", "data=cifar10"), "recipe.epochs", 12),
-    (("budget=demo", "+step=resnet50", "data=cifar10"), "batch.micro", 32),
+    (("budget=demo", "data=cifar10"), "recipe.epochs", OVERLAY["recipe"]["epochs"]),
+    (("budget=demo", "+step=resnet50", "data=cifar10"), "recipe.crop", "none"),
     # the data's limits over the overlay
     (("budget=proxy", "data=digits"), "recipe.crop", "none"),
     (("budget=paper", "data=digits"), "recipe.flip", 0.0),
@@ -361,7 +362,9 @@ def test_config_id_is_shared_by_seeds_only() -> None:
 
 
 def test_equal_results_have_equal_ids_however_they_are_asked_for() -> None:
-    assert run_id(settings("+step=kernel_7", "recipe.lr=1.5e-3")) == run_id(settings("+step=kernel_7"))
+    assert run_id(settings("+step=kernel_7", f"recipe.lr={OVERLAY['recipe']['base_lr']}")) == run_id(
+        settings("+step=kernel_7")
+    )
     assert run_id(settings("+step=kernel_7", "design.drop_path=0.2")) == run_id(
         settings("+step=kernel_7", "recipe.drop_path=0.2")
     )
