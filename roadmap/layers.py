@@ -10,7 +10,7 @@ from roadmap.plan import Conv
 
 
 class PointwiseConv(nn.Conv2d):
-    """1x1 convolution; computed as a linear layer on the channels-last view where that is faster, with the same weights.
+    """1x1 convolution; computed as a linear layer on the channels-last view where that is faster, same weights.
 
     It is for convolutions with a bias (LayerNorm designs) in channels-last memory; without one, on CPU threads, the
     convolution's own kernel is the faster of the two (`python -m experiments bench step`).
@@ -43,12 +43,12 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
-        if torch.is_autocast_enabled(x.device.type):
-            weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, weight, bias, self.eps)
-        return x.permute(0, 3, 1, 2)
+        x, device = x.permute(0, 2, 3, 1), x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # meta has no autocast
+            with torch.autocast(device, enabled=False):
+                weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+                return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps).permute(0, 3, 1, 2)
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"bn": nn.BatchNorm2d, "ln": LayerNorm2d}

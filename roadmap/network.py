@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,8 @@ class Block(nn.Module):
         for conv in plan.convs:
             self.add_module(conv.role, ConvUnit(conv, design.norm, design.act))
         self.shortcut = ConvUnit(plan.shortcut, design.norm, design.act) if plan.shortcut else nn.Identity()
-        scaled = design.layer_scale is not None
-        self.gamma = nn.Parameter(torch.full((plan.c_out,), design.layer_scale)) if scaled else None
+        scale = design.layer_scale
+        self.gamma = None if scale is None else nn.Parameter(torch.full((plan.c_out,), scale))
         self.act = ACTS[design.act]() if plan.act_after_sum else nn.Identity()
         self.drop_path = plan.drop_path
 
@@ -36,12 +36,17 @@ class Block(nn.Module):
         out = x
         for role in self.order:
             out = self._modules[role](out)  # type: ignore[misc]
-        if self.gamma is not None:
-            out = out * self.gamma.view(-1, 1, 1)
         if self.drop_path and self.training:
             out = drop_path(out, self.drop_path)
-        out += self.shortcut(x)  # in place: no op before needs its own output in the backward pass
-        return self.act(out)
+        return self.act(self._scaled_sum(out, self.shortcut(x)))
+
+    def _scaled_sum(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        """Shortcut + gamma * branch in one pass over memory."""
+        if self.gamma is None:
+            branch += shortcut  # in place: no op before needs its own output in the backward pass
+            return branch
+        # Autocast would widen the sum to gamma's fp32, and with it the residual stream from here on.
+        return torch.addcmul(shortcut, branch, self.gamma.to(branch.dtype).view(-1, 1, 1))
 
 
 class Downsample(nn.Module):
@@ -170,7 +175,7 @@ class RoadmapNet(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
         for stage in self.stages:
-            stage.grad_checkpointing = enable
+            cast(Stage, stage).grad_checkpointing = enable
 
 
 def _feature_info(design: Design, plan: NetworkPlan) -> list[dict[str, Any]]:

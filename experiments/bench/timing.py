@@ -1,5 +1,6 @@
 """Interleaved timing: contenders take turns, so that a drifting machine slows all of them alike."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,17 +32,18 @@ class Ratio:
 def interleave(
     contenders: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, warmup: int = 2
 ) -> dict[str, list[float]]:
-    """Seconds per call of each contender in each round: warm-up first, then turns in alternating order.
+    """Seconds per call of each contender in each round: warm-up first, then turns in an order shuffled for each round.
 
+    A fixed or mirrored order would favour whoever runs behind a like contender, whose memory is still in the caches.
     On a GPU the clock is read after the device has finished.
     """
     for call in contenders.values():
         for _ in range(warmup):
             call()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds):
-        names = list(contenders) if turn % 2 == 0 else list(contenders)[::-1]
-        for name in names:
+    order = random.Random(0)
+    for _ in range(rounds):
+        for name in order.sample(list(contenders), len(contenders)):
             seconds[name].append(_timed(contenders[name], device))
     return seconds
 
