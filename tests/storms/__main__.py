@@ -19,12 +19,13 @@ from tests.storms import fleet, report
 SUITES = {"damage": 5000, "faults": 250, "hostile": 200, "kill": 200, "resume": 300, "controls": 20, "signals": 100}
 
 
-def run_suite(name: str, count: int, seed: int, jobs: int) -> dict[str, Any]:
+def run_suite(name: str, count: int, seed: int, jobs: int, minutes: float | None) -> dict[str, Any]:
     """Run one suite; its figures with the command that repeats them."""
     began = time.monotonic()
     fleet.preload()
+    fleet.limit(minutes)
     figures = importlib.import_module(f"tests.storms.{name}").run(count, seed=seed, jobs=jobs)
-    command = f"python -m tests.storms {name} --count {count} --seed {seed}"
+    command = f"python -m tests.storms {name} --count {figures['total']} --seed {seed}"
     return {"suite": name, **figures, "seconds": round(time.monotonic() - began), "command": command}
 
 
@@ -36,13 +37,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="JSON file for the figures; with `all` a folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--minutes", type=float, help="begin no trial later than this after a suite's first")
     arguments = parser.parse_args()
     if arguments.suite == "report":
         report.update()
         return 0
     failed = False
     for name in SUITES if arguments.suite == "all" else [arguments.suite]:
-        figures = run_suite(name, arguments.count or SUITES[name], arguments.seed, arguments.jobs)
+        figures = run_suite(name, arguments.count or SUITES[name], arguments.seed, arguments.jobs, arguments.minutes)
         print(report.row(figures), flush=True)
         for failure in figures["failures"]:
             print(f"  {failure}", file=sys.stderr)

@@ -5,6 +5,7 @@ imports of several hundred starts; `spawn` starts `python run.py` by itself for 
 """
 
 import json
+import math
 import os
 import runpy
 import signal
@@ -12,10 +13,12 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -170,14 +173,41 @@ def differences(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str
     return [name for name in COMPARED if found[name] != expected[name]]
 
 
-def every(trial: Callable[[int], Any], count: int, jobs: int, what: str) -> Iterator[Any]:
-    """The results of trial(0) ... trial(count - 1) in order, `jobs` at a time; says now and then how far it is."""
-    began = time.monotonic()
+def every(trial: Callable[[int], Any], count: int, jobs: int, what: str) -> list[Any]:
+    """The results of trial(0) ... trial(count - 1) in order, `jobs` at a time; says now and then how far it is.
+
+    Once the time that `limit` allows is over no further trial begins, and fewer results come back.
+    """
+    began, results = time.monotonic(), []
+    timely = partial(_in_time, trial, began + 60 * _minutes)
     with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
-        for index, result in enumerate(pool.map(trial, range(count)), start=1):
-            if index % max(1, count // 20) == 0:
-                print(f"{what}: {index} of {count} after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-            yield result
+        for result in pool.map(timely, range(count)):
+            if result is Late.LATE:
+                break
+            results.append(result)
+            if len(results) % max(1, count // 20) == 0:
+                seconds = time.monotonic() - began
+                print(f"{what}: {len(results)} of {count} after {seconds:.0f} s", file=sys.stderr, flush=True)
+    return results
+
+
+class Late(Enum):
+    """What stands for a trial that did not begin in time; an enum's member is itself after a journey by pickle."""
+
+    LATE = 0
+
+
+_minutes = math.inf
+
+
+def limit(minutes: float | None) -> None:
+    """Let trials begin for so many minutes only, from each call of `every` on."""
+    global _minutes
+    _minutes = math.inf if minutes is None else minutes
+
+
+def _in_time(trial: Callable[[int], Any], deadline: float, index: int) -> Any:
+    return Late.LATE if time.monotonic() > deadline else trial(index)
 
 
 def make_images(folder: Path, train: int = 48, val: int = 16, classes: int = 4, side: int = 40) -> None:

@@ -111,11 +111,11 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
         failures.append("the undisturbed runs with 0, 1 and 2 workers differ")
     moments = Counter(moment for verdict in verdicts for moment in verdict.moments)
     return {
-        "passed": count - len(failures),
-        "total": count,
+        "passed": len(verdicts) - len(failures),
+        "total": len(verdicts),
         "what": f"kill -9 at random moments ({moments['inside a checkpoint write']} inside a checkpoint write),"
         f" {len(KILLED)} runs with 0, 1 and 2 workers: identical to the undisturbed run",
         "moments": dict(moments),
-        "contrast": timm_loop.run(count // 2, seed, jobs),
+        "contrast": timm_loop.run(min(50, count // 2), seed, jobs),
         "failures": fleet.listed(failures),
     }

@@ -126,10 +126,11 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
     """`count` signals, every second one to a run on two ranks."""
     references = {ranks: undisturbed(ranks) for ranks in (1, 2)}
     jobs = max(1, jobs // 2)  # half of the runs have two processes
-    failures = list(filter(None, fleet.every(partial(trial, seed=seed, references=references), count, jobs, "signals")))
+    results = fleet.every(partial(trial, seed=seed, references=references), count, jobs, "signals")
+    failures = [problem for problem in results if problem]
     return {
-        "passed": count - len(failures),
-        "total": count,
+        "passed": len(results) - len(failures),
+        "total": len(results),
         "what": f"signals at random moments, 1 and 2 ranks: one stop step, at most one step lost, exit code"
         f" {InterruptedRun.exit_code} within {LONGEST_EXIT:.0f} s, identical after resuming",
         "failures": fleet.listed(failures),

@@ -112,7 +112,7 @@ def run(count: int, seed: int, jobs: int) -> dict[str, Any]:
     if len(digests) != 1:
         raise RuntimeError("two undisturbed runs of timm's parts differ")
     trials = partial(trial, seed=seed, expected=digests.pop(), seconds=seconds)
-    found = list(fleet.every(trials, count, jobs, "timm's parts"))
+    found = fleet.every(trials, count, jobs, "timm's parts")
     return {
         f"timm's parts, killed after the first checkpoint, {verdict}": f"{found.count(verdict)} of {count}"
         for verdict in sorted(set(found))
