@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from analysis.cache import Cache
+from analysis.commands import planned
 from analysis.records import COLUMNS, NUMBERS, flatten
 from experiments.errors import StorageError
 from experiments.records import read_result
@@ -22,6 +23,7 @@ _DEPTH = 4  # folders below RUNS that are searched
 _IGNORED = ("studies", "bench", "checkpoints")  # ours, but no runs
 _RUN_FILES = {"config.yaml", "metrics.jsonl", "error.json", "timing.jsonl"}
 _REPORT_FILE = "report.html"  # a folder that holds one is an earlier answer of ours
+_OWN = (_REPORT_FILE, "runs.csv", "skipped.csv", "figures")
 _RUN_NAME = re.compile(r"(?P<label>.+)-(?P<regime>[a-z]+)-s(?P<seed>\d+)-[0-9a-f]{12}")
 
 
@@ -89,6 +91,7 @@ def collect(source: str | Path, cache: Path | None = None) -> Collection:
     kept.store(fresh, new, kept.rows.keys() - rows.keys())
     kept.close()
     runs, doubles = _without_doubles(_frame(rows))
+    runs["command"] = runs["run_id"].map(planned(source)).fillna(runs["command"])
     return Collection(source, runs, tuple(skipped) + doubles, settings, from_cache)
 
 
@@ -101,6 +104,8 @@ def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, str 
         yield str(folder), None, Skipped(os.path.relpath(folder, top), "damaged", f"cannot be read: {error.strerror}")
         return
     names = {entry.name for entry in entries}
+    if not depth and _REPORT_FILE in names:  # the answer was written beside the runs
+        entries = [entry for entry in entries if entry.name not in _OWN and not entry.name.startswith("ladder.")]
     if not depth and "result.json" in names:  # RUNS is itself one run
         status = os.stat(f"{folder}/result.json")
         yield str(folder), f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}", None

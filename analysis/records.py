@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from analysis.commands import rebuilt
 from roadmap import Design, UserError, design_for, step_at
 
 # column -> sqlite type; the order is the order of the table
@@ -86,7 +87,7 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         "eval_size": record.get("eval_size") or data.get("eval_images"),
         "git_commit": git.get("commit"),
         "git_dirty": None if git.get("dirty") is None else int(git["dirty"]),
-        "command": _command(record),
+        "command": rebuilt(record),
         "profile": _hash(profile_of(record) + "matched" * row["matched"]),
         "variant": _hash(_canonical([recipe, record.get("batch"), *(design.get(flag) for flag in _RECIPE_FLAGS)])),
         "settings": _hash(text),
@@ -131,19 +132,3 @@ def _is_plain(design_json: str, changes: tuple[str, ...], regime: str, width_is_
         return design_for(changes, regime, **free) == design
     except (UserError, TypeError) as error:
         raise ValueError(f"its design is not one of this version: {error}") from None
-
-
-def _command(record: Mapping[str, Any]) -> str:
-    """The command that trains this run: as it was typed where the record says so, else put together from the record."""
-    overrides = record.get("overrides")
-    if overrides is None:
-        names = {key: record[key]["name"] for key in ("recipe", "budget", "data")}
-        overrides = [f"+step={record['step'] or 'resnet50'}"]
-        if not record["step"] and record["changes"]:
-            overrides.append(f"'add=[{','.join(record['changes'])}]'")
-        overrides += [f"regime={record['regime']}", *(f"{k}={v}" for k, v in names.items()), f"seed={record['seed']}"]
-        without = record["recipe"].get("without")
-        overrides += [f"'recipe.without=[{','.join(without)}]'"] if without else []
-    else:
-        overrides = [f"'{word}'" if set(word) & set("[]{}() ,*&|;<>$") else word for word in overrides]
-    return " ".join(["python run.py", *overrides])

@@ -14,8 +14,13 @@ from analysis.ladder import FINISHED, Ladder
 from analysis.page import Drawing, Section, Table, data_uri, render
 from analysis.summary import summary_of
 from analysis.views import View, figures_of
+from roadmap import label_of
 
 MOST_ROWS = 1000  # of runs and of skipped files on the page; runs.csv and skipped.csv have all
+COMMANDS = (
+    "Commands are those of the frozen study; for runs outside of one they are put together from the record, and single "
+    "values that were typed are in the run's config.yaml."
+)
 METHOD = (
     "A row of the ladder is the mean over runs that differ in nothing but the seed (one config_id); the headline is "
     "the last epoch. Top-1 is modelled as step + seed + noise by least squares, the noise pooled over the ladder; a "
@@ -148,7 +153,7 @@ def _run_sections(view: View, collection: Collection | None, skipped: Sequence[S
             "Every run and its command",
             words=missing,
             tables=[_runs_table(runs)],
-            notes=_more(len(runs), "runs.csv"),
+            notes=[COMMANDS, *_more(len(runs), "runs.csv")],
         ),
     ]
     if skipped:
@@ -204,6 +209,11 @@ def _missing_command(view: View) -> list[str]:
     ]
 
 
+def _name_of(run: Any) -> str:
+    """The ladder step of a run, or the canonical name of its set of changes."""
+    return run.step if isinstance(run.step, str) else label_of(run.changes.split("+") if run.changes else ())
+
+
 def _runs_table(runs: Any) -> Table:
     heads = ("run", "seed", "status", "top-1", "minutes", "command")
     rows = []
@@ -211,7 +221,7 @@ def _runs_table(runs: Any) -> Table:
         top1 = run.top1 if math.isfinite(run.top1) else None
         rows.append(
             [
-                (run.step or run.changes or run.recipe, None),
+                (_name_of(run), None),
                 (str(run.seed), float(run.seed)),
                 (run.status, None),
                 ("–" if top1 is None or run.status != FINISHED else f"{top1:.2f}", top1),

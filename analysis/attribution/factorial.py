@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats as distributions
 
 from analysis.attribution.game import Effects, Game, Set, linear_effects
-from analysis.stats import CONFIDENCE, Array
+from analysis.stats import CONFIDENCE, Array, detectable
 from roadmap import subsets
 
 
@@ -89,4 +89,5 @@ def factorial_of(game: Game) -> Effects:
     effect, low, high = effects_from(game.means.mean[place], contrasts, np.asarray(noise), game.means.df)
     t = distributions.t.ppf((1 + CONFIDENCE) / 2, len(contrasts.idle))
     p = 2 * distributions.t.sf(np.abs(effect) * t / np.maximum((high - low) / 2, 1e-12), len(contrasts.idle))
-    return Effects(game.players, effect, low, high, p, plain.bounded, plain.n, plain.mde)
+    mde = detectable(float(np.median(high - low)) / 2 / t, len(contrasts.idle))
+    return Effects(game.players, effect, low, high, p, plain.bounded, plain.n, mde)

@@ -21,8 +21,7 @@ def attribution_sections(
 
     parts = []
     if found.effects:
-        words = [f"{method}: {words}." for method, words in found.how.items()]
-        words += [*_noise(found), *_diverged(found)]
+        words = [*_methods(found), *_diverged(found)]
         tables = [_methods_table(found.effects, labels)]
         parts.append(Section("attribution", "Each change by itself", words, shown("attribution", "positions"), tables))
     if found.pairs is not None or found.contexts is not None:
@@ -40,12 +39,12 @@ def attribution_sections(
     return parts
 
 
-def _noise(found: Attribution) -> list[str]:
-    """How many runs stand behind the effects and what they could have found."""
+def _methods(found: Attribution) -> list[str]:
+    """How each kind of effect was computed, how many runs stand behind it and what they could have found."""
     lines = []
     for method, effects in found.effects.items():
         mde = f"; {effects.mde:.2f} points would be found with 80 % power" if math.isfinite(effects.mde) else ""
-        lines.append(f"{method}: n = {effects.n} per set at least{mde}.")
+        lines.append(f"{method[0].upper()}{method[1:]}: {found.how[method]}. n = {effects.n} per set at least{mde}.")
     if any(effects.n == 1 for effects in found.effects.values()):
         lines.append("With one run per set the noise of a run is unknown: no verdict, and intervals lack it.")
     return lines

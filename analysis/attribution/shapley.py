@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats as distributions
 
 from analysis.attribution.game import Effects, Game, Set, linear_effects
-from analysis.stats import CONFIDENCE, Array, Means
+from analysis.stats import CONFIDENCE, Array, Means, detectable
 from roadmap import subsets
 
 MOST_ORDERS = 100
@@ -116,7 +116,8 @@ def shapley_of(game: Game, orders: Orders | None) -> Effects:
     value, low, high = over_pairs(full, game.means)
     error = (high - low) / 2 / distributions.t.ppf((1 + CONFIDENCE) / 2, max(orders.pairs - 1, 1))
     p = 2 * distributions.t.sf(np.abs(value) / np.where(error > 0, error, np.nan), orders.pairs - 1)
-    return Effects(game.players, value, low, high, p, plain.bounded, plain.n, plain.mde)
+    mde = detectable(float(np.median(error)), orders.pairs - 1)
+    return Effects(game.players, value, low, high, p, plain.bounded, plain.n, mde)
 
 
 def gains_by_position(game: Game, orders: Orders) -> pd.DataFrame:

@@ -71,7 +71,6 @@ def record(
         "image_size": 32,
         "eval_size": 10000,
         "label": step or "+".join(changes),
-        "overrides": [f"+step={step}", f"seed={seed}"] if step else [f"+step=resnet50 add=[{','.join(changes)}]"],
     } | fields
     asked = {key: content[key] for key in ("regime", "design", "recipe", "budget", "data", "batch", "precision")}
     config = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -30,6 +30,11 @@ def study(tmp_path_factory):
     records += [factory.record("kernel_9", seed, None, status="diverged", loss=None, top1_best=None) for seed in (0, 1)]
     records += factory.ladder(lambda name: 60.0, seeds=[0], steps=["resnet50", "kernel_7"], data="digits")
     factory.write_all(runs, records, metrics=True)
+    width = next(r for r in records if (r["step"], r["seed"]) == ("width", 2))
+    (runs / "studies").mkdir()
+    jobs = {"jobs": [["seed=2", "+step=width", "+study=ladder"]], "runs": [{"run_id": width["run_id"]}]}
+    (runs / "studies" / "ladder-01234567.json").write_text(json.dumps(jobs))
+    (runs / "studies" / "broken.json").write_text("{")
     hostile = runs / "<script>alert(1)-micro-s0-0123456789ab"
     hostile.mkdir()
     (hostile / "error.json").write_text(json.dumps({"message": "<img src=x onerror=alert(2)>"}))
@@ -87,10 +92,11 @@ def test_page_stands_alone_and_escapes_what_records_hold(study):
 
 def test_page_holds_provenance_commands_and_what_is_missing(study):
     page = (study[1] / "report.html").read_text()
-    assert "python run.py +step=kernel_7 seed=1" in page
+    assert "python run.py +step=kernel_7 regime=micro recipe=enhanced budget=proxy data=fashion_mnist seed=1" in page
+    assert "python run.py seed=2 +step=width</code>" in page  # from the frozen study
     assert "commit 0123456789ab" in page and "torch 2.15.0" in page
     assert "Failed: ReLU → GELU." in page and "Diverged: kernel size → 9." in page
-    assert "To train what is missing: python run.py -m +step=gelu seed=0,1,2" in page
+    assert "To train what is missing: python run.py -m +step=gelu " in page and "seed=0,1,2" in page
     assert str(study[0]) not in page
 
 
@@ -224,7 +230,7 @@ def test_page_of_a_study_over_sets(tmp_path):
             factory.write(tmp_path / "runs", record)
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--formats", "png"]) == 0
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Each change by itself" in page and "left out: ConvNeXt minus ConvNeXt without the change." in page
+    assert "Each change by itself" in page and "Left out: ConvNeXt minus ConvNeXt without the change." in page
     assert "Diverged: layer_norm." in page and "diverged: −" in page
     assert "n = 2 per set at least" in page and "would be found with 80 % power" in page
     assert (tmp_path / "out" / "figures" / "attribution.png").exists()
