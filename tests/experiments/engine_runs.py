@@ -9,9 +9,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from experiments.compose import settings_from
 from experiments.identity import RESULTS_VERSION
@@ -81,6 +84,32 @@ def fingerprint(run: Path) -> dict[str, str]:
     parts = {name: (run / name).read_bytes() for name in ("last.safetensors", "metrics.jsonl")}
     parts["result.json"] = json.dumps(record, sort_keys=True).encode()
     return {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
+
+
+class StopAfter:
+    """Stands in for StopFlag: asks to stop once `steps` optimizer steps have looked at it."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    def __enter__(self) -> "StopAfter":
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        pass
+
+
+@contextmanager
+def stopping(patch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
+    """Runs in this block are asked to stop after their step number `steps`, counted from 0."""
+    with patch.context() as inner:
+        inner.setattr("experiments.train.StopFlag", lambda: StopAfter(steps))
+        yield
 
 
 def losses_of(step: str, *overrides: str) -> list[list[float]]:

@@ -1,0 +1,149 @@
+"""Mirrors of the record, and `python -m experiments evaluate`."""
+
+import contextlib
+import io
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experiments import train
+from experiments.__main__ import main
+from experiments.checkpoint import load_weights, save_weights
+from experiments.errors import InterruptedRun, MissingExtraError
+from experiments.records import RunDir
+from experiments.settings import Settings
+from tests.experiments.engine_runs import lines, only_run, settings_of, stopping
+
+
+def _wandb_records(file: Path) -> Iterator[bytes]:
+    """The records of an offline W&B file: a 7-byte header, then LevelDB's log format in blocks of 32 KiB."""
+    data, position, record = file.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:  # too little of the block is left for another header
+            position += 32768 - position % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, position + 4)
+        record += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield record
+            record = b""
+
+
+def _wandb_history(folder: Path) -> list[dict[str, Any]]:
+    """The history in the offline parts of a W&B run, in the order in which a sync would send it."""
+    from wandb.proto import wandb_internal_pb2
+
+    history = []
+    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+        for data in _wandb_records(file):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            if record.HasField("history"):
+                items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+                values = {key: value for key, value in items.items() if not key.startswith("_")}
+                history.append({"step": record.history.step.num, **values})
+    return history
+
+
+def test_wandb_offline_history_equals_the_metrics_after_interruptions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    settings = settings_of(tmp_path, "logger=wandb", "recipe.epochs=3", "recipe.ema=0.9")
+    for after in (5, 4):
+        with stopping(monkeypatch, after), pytest.raises(InterruptedRun):
+            train.run(settings)
+    train.run(settings)
+    run = only_run(tmp_path)
+    assert len(lines(run)) == 3
+    assert _wandb_history(run) == lines(run)
+
+
+def test_tensorboard_holds_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = settings_of(tmp_path, "logger=tensorboard")
+    with stopping(monkeypatch, 5), pytest.raises(InterruptedRun):
+        train.run(settings)
+    train.run(settings)
+    run = only_run(tmp_path)
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    for key in ("train_loss", "loss", "top1"):
+        assert [(event.step, event.value) for event in events.Scalars(key)] == [
+            (line["step"], pytest.approx(line[key], rel=1e-6)) for line in lines(run)
+        ]
+
+
+def test_a_missing_or_failing_mirror_is_one_line_or_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from experiments import loggers
+
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "wandb", None)
+        with pytest.raises(MissingExtraError, match="pip install wandb"):
+            train.run(settings_of(tmp_path / "missing", "logger=wandb"))
+
+    class Failing:
+        def __init__(self, *arguments: Any) -> None:
+            pass
+
+        def log(self, line: dict[str, Any]) -> None:
+            raise OSError("no route to host")
+
+    monkeypatch.setitem(loggers.MIRRORS, "wandb", Failing)
+    train.run(settings_of(tmp_path / "failing", "logger=wandb"))
+    assert "no route to host" in caplog.text
+    assert RunDir(only_run(tmp_path / "failing")).state() == "finished"
+
+
+# ---- `python -m experiments evaluate`
+
+
+def _evaluate(*arguments: str) -> tuple[int, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["evaluate", *arguments])
+    return code, out.getvalue() + err.getvalue()
+
+
+def test_evaluate_repeats_a_runs_scores(tmp_path: Path) -> None:
+    settings: Settings = settings_of(tmp_path)
+    record = train.run(settings)
+    code, said = _evaluate(str(only_run(tmp_path)), "--device=cpu", "--workers=0")
+    assert code == 0
+    assert said.split() == ["top1", f"{record['top1']:.2f}", "loss", f"{record['loss']:.4f}", "24", "images"]
+
+
+def test_evaluate_takes_weights_of_torchvision_and_refuses_others(tmp_path: Path) -> None:
+    from torchvision.models.resnet import Bottleneck, ResNet
+
+    torch.manual_seed(0)
+    theirs = ResNet(Bottleneck, [3, 4, 6, 3], num_classes=10).eval()
+    save_weights(tmp_path / "theirs.safetensors", theirs.state_dict())
+    options = (str(tmp_path / "theirs.safetensors"), "--data=digits", "--device=cpu", "--workers=0")
+    code, said = _evaluate(*options, "--step=resnet50")
+    assert (code, said.split()[0], said.split()[-2:]) == (0, "top1", ["360", "images"])
+    for wrong, words in {("--step=separate_downsampling",): "missing", (): "--step is needed"}.items():
+        code, said = _evaluate(*options, *wrong)
+        assert code == 2
+        assert words in said
+        assert said.count("\n") == 1
+    assert load_weights(tmp_path / "theirs.safetensors").keys() == theirs.state_dict().keys()
+
+
+def test_evaluate_refuses_an_unfinished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stopping(monkeypatch, 2), pytest.raises(InterruptedRun):
+        train.run(settings_of(tmp_path))
+    code, said = _evaluate(str(only_run(tmp_path)), "--device=cpu")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "not a finished run" in said
