@@ -201,7 +201,7 @@ def _missing_command(view: View) -> list[str]:
     if not len(lacking) or not len(on_ladder):
         return []
     example = on_ladder.iloc[-1]["command"].split()
-    kept = [word for word in example[2:] if not word.startswith(("+step=", "step=", "seed="))]
+    kept = [word for word in example[2:] if not word.startswith(("+step=", "step=", "seed=", "recipe="))]
     seeds = ",".join(str(seed) for seed in sorted(on_ladder["seed"].unique()))
     return [
         "To train what is missing: "
