@@ -28,8 +28,8 @@ BELOW_ONE = Range(0, 1, open_high=True)
 COUNT = Range(1, 10**9)
 NAME = Pattern(r"[A-Za-z0-9_.-]+", "a name of letters, digits, '_', '.' and '-'", ("mine", "other-1"))
 RANDAUGMENT = Pattern(
-    r"rand-m([0-9]|10)(\.\d+)?(-n[1-9]\d?)?(-w0)?(-mstd\d+(\.\d+)?)?(-inc[01])?",
-    "timm's notation: rand-m<0-10>[-n<layers>][-w0][-mstd<spread>][-inc<0 or 1>], or null",
+    r"rand-m([0-9]|10)(\.\d+)?(-n[1-9]\d?)?(-mstd\d+(\.\d+)?)?(-inc[01])?",
+    "timm's notation: rand-m<0-10>[-n<layers>][-mstd<spread>][-inc<0 or 1>], or null",
     ("rand-m9-mstd0.5-inc1", "rand-m5-n2", "rand-m7-inc1"),
 )
 DEVICE = Pattern(r"auto|cpu|mps|cuda(:\d+)?", "one of: auto, cpu, mps, cuda, cuda:<index>", ("auto", "cpu"))
