@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.11 python3.10,$(shell $(p) -c $(NEW_ENOUGH) 2>/dev/null && echo $(p))))
 NEW_ENOUGH := 'import sys, ensurepip; sys.exit(sys.version_info < (3, 10))'
 
-.PHONY: help setup run test check format constraints
+.PHONY: help setup run test check format figures constraints
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -42,6 +42,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo 'installing the tested versions into $(VENV) (a new environment takes some minutes and gigabytes)'
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
+
+figures: $(STAMP)  ## draw the README's figure and tables anew
+	$(PY) -m analysis paper --out build/paper --formats png
+	cp build/paper/ladder.png docs/paper-ladder.png
+	$(PY) -m roadmap readme README.md
+	$(PY) -m experiments bench table --readme README.md
 
 constraints: pyproject.toml  ## (for maintainers, needs uv) add what pyproject.toml newly asks for; ARGS=--upgrade renews all versions
 	uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml --no-header --no-annotate --output-file constraints.txt $(ARGS)

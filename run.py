@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import schema
-from experiments.errors import InterruptedRun
+from experiments.errors import ConfigError, InterruptedRun
 from experiments.help_page import help_page
 from roadmap.errors import UserError
 from roadmap.regimes import CONF
@@ -41,6 +41,8 @@ def train(config: DictConfig) -> dict[str, Any]:
     if config.study.run is not None:
         settings = frozen_settings(config)
     else:
+        if config.replan:
+            raise ConfigError("replan=true is for studies (+study=NAME or -m); rerun=true starts a single run over")
         settings = settings_from(OmegaConf.to_container(config, resolve=True), overrides)  # type: ignore[arg-type]
     if not overrides:
         say("No step chosen: this trains the baseline network with the enhanced recipe, as +step=enhanced_recipe does.")

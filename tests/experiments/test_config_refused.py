@@ -1,5 +1,6 @@
 """Bad input: each is refused before torch is imported, with its exit code and one line that names the key."""
 
+import logging
 import subprocess
 import sys
 import types
@@ -59,6 +60,7 @@ REFUSED = {
     "budget=free": ["budget", "demo, paper, proxy"],
     "logger=mail": ["logger", "wandb"],
     "launcher=moon": ["launcher", "local"],
+    "replan=true": ["replan", "rerun=true"],
     "design.kernel_size=4": ["design.kernel_size", "odd"],
     "design.kernel_size=big": ["design.kernel_size"],
     "design.kernel_size=-3": ["design.kernel_size", "odd"],
@@ -216,6 +218,13 @@ def test_a_bug_shows_its_traceback(call: Callable[..., Outcome], monkeypatch: py
     assert "Traceback" in err
     assert "ZeroDivisionError: injected" in err
     assert "in fail" in err
+
+
+def test_hydra_leaves_warnings_audible(call: Callable[..., Outcome], train: list[Any]) -> None:
+    """Damaged files and failing mirrors are reported through logging."""
+    log = logging.getLogger("experiments.loggers")
+    assert call("+step=kernel_7")[0] == 0
+    assert log.isEnabledFor(logging.WARNING)
 
 
 def test_a_bare_run_says_what_it_trains(
