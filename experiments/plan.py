@@ -82,8 +82,8 @@ def table(plan: studies.Plan, speed: str, seconds: float, price: float | None) -
             "epochs": settings.recipe.epochs,
             "params": cost.params,
             "gmacs": cost.gmacs,
-            "hours": None if hours is None else round(hours, 4),
-            "gpu_hours": None if hours is None else round(hours * _uses_gpu(settings), 4),
+            "hours": None if hours is None else round(hours, 6),
+            "gpu_hours": None if hours is None else round(hours * _uses_gpu(settings), 6),
             "disk_gb": round(_disk_bytes(settings, cost.params) / 1e9, 3),
         }
         if price is not None:
