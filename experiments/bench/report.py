@@ -7,6 +7,7 @@ from typing import Any
 
 from roadmap.tables import as_markdown
 
+NAMES = ("network", "loop")  # what a row is about comes first
 EMPTY = "Nothing has been measured yet: `python -m experiments bench step` records the first figures."
 
 
@@ -34,7 +35,8 @@ def _shown(row: Mapping[str, Any]) -> dict[str, str]:
     shown = {key: _cell(value) for key, value in row.items() if key not in ("ratio_low", "ratio_high")}
     if "ratio" in row:
         shown["ratio"] = f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
-    return {key.replace("_", " "): value for key, value in shown.items()}
+    first = [key for key in NAMES if key in shown]
+    return {key.replace("_", " "): shown[key] for key in [*first, *(key for key in shown if key not in first)]}
 
 
 def _cell(value: Any) -> str:
