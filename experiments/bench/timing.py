@@ -25,9 +25,6 @@ class Ratio:
         ratios = [peer / ours for ours, peer in zip(seconds, peer_seconds, strict=True)]
         return cls(statistics.median(ratios), min(ratios), max(ratios))
 
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
-
 
 def interleave(
     contenders: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, warmup: int = 2
