@@ -223,8 +223,8 @@ def bare_clone(tmp_path: Path) -> Path:
 
 def make(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     # `make test` is how these tests are run: without its variables this is a make of its own, not a sub-make.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key != "MFLAGS"}
-    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    own = {key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key != "MFLAGS"}
+    return subprocess.run(["make", *arguments], cwd=folder, env=own, capture_output=True, text=True, check=False)
 
 
 def test_make_setup_runs_again_only_when_something_changed(bare_clone: Path) -> None:

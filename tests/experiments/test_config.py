@@ -164,12 +164,12 @@ PRECEDENCE = [
     (("recipe=original", "budget=paper", "data=imagenet"), "recipe.weight_decay", 1e-4),
     (("regime=base", "budget=paper", "data=imagenet"), "recipe.drop_path", 0.5),
     # the overlay over the recipe
-    (("budget=proxy", "data=cifar10"), "recipe.crop", "shift"),
-    (("budget=proxy", "data=cifar10"), "batch.size", 256),
+    (("budget=proxy", "data=cifar10"), "recipe.crop", "none"),
+    (("budget=proxy", "data=cifar10"), "batch.size", 64),
     (("budget=demo", "data=cifar10"), "recipe.epochs", OVERLAY["recipe"]["epochs"]),
     (("budget=demo", "+step=resnet50", "data=cifar10"), "recipe.crop", "none"),
     # the data's limits over the overlay
-    (("budget=proxy", "data=digits"), "recipe.crop", "none"),
+    (("budget=paper", "data=digits"), "recipe.crop", "none"),
     (("budget=paper", "data=digits"), "recipe.flip", 0.0),
     (("recipe=original", "data=digits"), "recipe.flip", 0.0),
     (("+step=resnet50", "data=digits"), "recipe.flip", 0.0),

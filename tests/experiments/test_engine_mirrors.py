@@ -2,10 +2,7 @@
 
 import contextlib
 import io
-import json
-import struct
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +16,7 @@ from experiments.errors import InterruptedRun, MissingExtraError
 from experiments.records import RunDir
 from experiments.settings import Settings
 from tests.experiments.engine_runs import lines, only_run, settings_of, stopping
-
-
-def _wandb_records(file: Path) -> Iterator[bytes]:
-    """The records of an offline W&B file: a 7-byte header, then LevelDB's log format in blocks of 32 KiB."""
-    data, position, record = file.read_bytes(), 7, b""
-    assert data[:4] == b":W&B"
-    while position + 7 <= len(data):
-        if 32768 - position % 32768 < 7:  # too little of the block is left for another header
-            position += 32768 - position % 32768
-            continue
-        length, kind = struct.unpack_from("<HB", data, position + 4)
-        record += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield record
-            record = b""
-
-
-def _wandb_history(folder: Path) -> list[dict[str, Any]]:
-    """The history in the offline parts of a W&B run, in the order in which a sync would send it."""
-    from wandb.proto import wandb_internal_pb2
-
-    history = []
-    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        for data in _wandb_records(file):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
-            if record.HasField("history"):
-                items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-                values = {key: value for key, value in items.items() if not key.startswith("_")}
-                history.append({"step": record.history.step.num, **values})
-    return history
+from tests.experiments.wandb_files import wandb_history
 
 
 def test_wandb_offline_history_equals_the_metrics_after_interruptions(
@@ -64,7 +30,7 @@ def test_wandb_offline_history_equals_the_metrics_after_interruptions(
     train.run(settings)
     run = only_run(tmp_path)
     assert len(lines(run)) == 3
-    assert _wandb_history(run) == lines(run)
+    assert wandb_history(run) == lines(run)
 
 
 def test_tensorboard_holds_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

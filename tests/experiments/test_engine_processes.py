@@ -27,6 +27,7 @@ from tests.experiments.engine_runs import (
     result,
     settings_of,
 )
+from tests.experiments.wandb_files import wandb_history
 
 # One step per epoch, so that metrics.jsonl holds the loss of every step.
 TWENTY_STEPS = ("recipe.epochs=20", "batch.size=64", "recipe.warmup_epochs=4", "data.eval_images=32")
@@ -182,6 +183,23 @@ def test_the_number_of_data_workers_changes_nothing(tmp_path: Path) -> None:
         prints.append(fingerprint(only_run(runs_dir)))
     assert prints[0] == prints[1] == prints[2]
     assert result(only_run(tmp_path / "runs0"))["recipe"]["randaugment"] is not None
+
+
+def test_wandb_history_is_complete_after_a_kill(tmp_path: Path) -> None:
+    """kill -9 in mid-run, then the same command: the offline history equals metrics.jsonl point for point."""
+    pytest.importorskip("wandb")
+    arguments = command(tmp_path, "logger=wandb", "recipe.ema=0.9", "recipe.epochs=40", "data.train_images=128")
+    process = _start(arguments)
+    try:
+        run = _wait_for_epochs(tmp_path, 2, process)
+        process.kill()
+    finally:
+        _end(process)
+    assert RunDir(run).state() == "half"
+    done = launch(arguments)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(lines(run)) == 40
+    assert wandb_history(run) == lines(run)
 
 
 @pytest.mark.slow
