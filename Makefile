@@ -47,7 +47,7 @@ figures: $(STAMP)  ## draw the README's figure and tables anew
 	$(PY) -m analysis paper --out build/paper --formats png
 	cp build/paper/ladder.png docs/paper-ladder.png
 	$(PY) -m roadmap readme README.md
-	$(PY) -m experiments bench table --readme README.md
+	$(PY) -m experiments bench table --readme README.md --page docs/speed.md
 
 constraints: pyproject.toml  ## (for maintainers, needs uv) add what pyproject.toml newly asks for; ARGS=--upgrade renews all versions
 	uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml --no-header --no-annotate --output-file constraints.txt $(ARGS)

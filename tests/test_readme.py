@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from experiments import errors
-from experiments.bench.report import markdown
+from experiments.bench.report import aims, tables
 from experiments.compose import settings_from
 from experiments.schema import compose
 from experiments.sweeps import expand
@@ -67,7 +67,9 @@ def test_ladder_table_is_what_the_command_writes() -> None:
 
 
 def test_bench_table_is_what_is_recorded() -> None:
-    assert between(README, "bench").strip() == markdown(ROOT / "results" / "bench")
+    assert between(README, "bench").strip() == aims(ROOT / "results" / "bench")
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert between(page, "bench").strip() == tables(ROOT / "results" / "bench")
 
 
 def test_quoted_step_is_the_file() -> None:

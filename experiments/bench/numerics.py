@@ -4,13 +4,32 @@ Fast: channels-last memory, where 1x1 convolutions run as linear layers. Plain: 
 convolutions. Both are held against fp64 in outputs, and against each other over a training run.
 """
 
+import argparse
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from experiments.bench.options import ENDS, at_least, chosen_rows
 from roadmap import build
+
+HELP = "the fast form of the ends against their plain form and fp64"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--rows", default=",".join(ENDS))
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of the two loss curves")
+
+
+def run(options: argparse.Namespace, device: torch.device) -> tuple[str, list[dict[str, Any]]]:
+    """Both forms of each row."""
+    at_least("--steps", options.steps)
+    rows = chosen_rows(options.rows)
+    return "numerics", [compare(row, options.size, options.batch, options.steps, device) for row in rows]
 
 
 def compare(step: str, size: int, batch: int, steps: int, device: torch.device) -> dict[str, Any]:

@@ -1,43 +1,93 @@
-"""The recorded figures as Markdown, for the README and for `python -m experiments bench table`."""
+"""The recorded figures as Markdown: what was aimed at for the README, every table for docs/speed.md."""
 
+import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.bench.targets import TARGETS, Target
+from roadmap.markers import update_file
 from roadmap.tables import as_markdown
 
-NAMES = ("network", "loop")  # what a row is about comes first
+HELP = "what is recorded, as Markdown"
+NAMES = ("network", "loop", "pipeline", "large images", "start", "study", "profile")  # what a row is about comes first
+CONDITIONS = ("batch", "images", "rounds", "seeds", "starts", "launcher", "steps", "threads", "workers", "data")
 EMPTY = "Nothing has been measured yet: `python -m experiments bench step` records the first figures."
 
 
-def markdown(folder: Path) -> str:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the aims between a document's bench markers")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="put every table between a document's bench markers")
+    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of <device>.json")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write into the documents that are named, or print everything; returns the exit code."""
+    if options.readme:
+        update_file(options.readme, {"bench": aims(options.out)})
+    if options.page:
+        update_file(options.page, {"bench": tables(options.out)})
+    if not (options.readme or options.page):
+        print(f"{aims(options.out)}\n\n{tables(options.out)}")
+    return 0
+
+
+def aims(folder: Path) -> str:
+    """One line per target and device: the ratio with its range, the aim, and whether it is reached."""
+    rows = [line for target in TARGETS for line in _against(target, folder)]
+    return as_markdown(rows)
+
+
+def _against(target: Target, folder: Path) -> list[dict[str, str]]:
+    found = []
+    for device, name, benchmark in _benchmarks(folder):
+        for row in benchmark["rows"] if name == target.benchmark else ():
+            if target.covers(row):
+                text, value = target.measured(row)
+                found.append(_aim(target, text, device, "yes" if target.reached(value) else "no"))
+    return found or [_aim(target, "not measured", "", "")]
+
+
+def _aim(target: Target, measured: str, device: str, reached: str) -> dict[str, str]:
+    return {"what": target.what, "measured": measured, "aim": target.aim, "reached": reached, "on": device}
+
+
+def tables(folder: Path) -> str:
     """Every benchmark on every device in `folder`: conditions, then a row per contender."""
     parts = []
+    for device, name, benchmark in _benchmarks(folder):
+        parts.append(f"**{name}** on {device} ({_conditions(benchmark)})")
+        shown = [_shown(row) for row in benchmark["rows"]]
+        columns = dict.fromkeys(key for row in shown for key in row)
+        parts.append(as_markdown([{key: row.get(key, "") for key in columns} for row in shown]))
+    return "\n\n".join(parts) or EMPTY
+
+
+def _benchmarks(folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(device, name, content) of everything that is recorded."""
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text())
         for name, benchmark in sorted(content["benchmarks"].items()):
-            parts.append(f"**{name}** on {content['device']} ({_conditions(benchmark)})")
-            shown = [_shown(row) for row in benchmark["rows"]]
-            columns = dict.fromkeys(key for row in shown for key in row)
-            parts.append(as_markdown([{key: row.get(key, "") for key in columns} for row in shown]))
-    return "\n\n".join(parts) or EMPTY
+            yield content["device"], name, benchmark
 
 
 def _conditions(benchmark: Mapping[str, Any]) -> str:
     conditions, versions = benchmark["conditions"], benchmark["versions"]
-    told = [f"{key} {conditions[key]}" for key in ("batch", "rounds", "threads", "workers") if key in conditions]
+    told = [f"{key} {conditions[key]}" for key in CONDITIONS if key in conditions]
     return ", ".join([*told, f"torch {versions['torch']}", f"timm {versions['timm']}"])
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, str]:
     """A row with its ratio and the range over rounds in one cell, other numbers to three digits."""
-    shown = {key: _cell(value) for key, value in row.items() if key not in ("ratio_low", "ratio_high")}
+    shown = {key: cell(value) for key, value in row.items() if key not in ("ratio_low", "ratio_high")}
     if "ratio" in row:
         shown["ratio"] = f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
     first = [key for key in NAMES if key in shown]
     return {key.replace("_", " "): shown[key] for key in [*first, *(key for key in shown if key not in first)]}
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A number to three digits, anything else as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,5 +1,6 @@
 """A training step (forward, loss, backward, optimizer) of the ladder's networks beside other libraries' modules."""
 
+import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,12 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from experiments.bench.timing import Ratio, interleave
+from experiments.bench import ceilings
+from experiments.bench.options import ENDS, PRECISIONS, add_rounds, check_rounds, chosen, chosen_rows
+from experiments.bench.timing import interleave, ratio
 from experiments.precision import autocast
 from roadmap import STEPS, build
 
+HELP = "a full training step of ladder rows beside torchvision's and timm's modules"
 CLASSES = 1000
 LAYER_SCALE = 1e-6  # Table 5, and what timm's convnext_tiny has
+DETERMINISTIC = ", deterministic"
 
 
 def _timm(name: str, **options: Any) -> nn.Module:
@@ -33,13 +38,56 @@ PEERS: dict[str, Callable[[int], nn.Module]] = {
     "timm convnext_tiny": lambda size: _timm("convnext_tiny"),
     "timm swin_tiny": lambda size: _timm("swin_tiny_patch4_window7_224", img_size=size),
 }
-# The ends of the ladder are the same function as these modules; every other row is set beside the nearer one.
-SAME_AS = {"resnet50": "torchvision resnet50", "separate_downsampling": "timm convnext_tiny"}
 
 
-def peer_of(step: str) -> str:
-    """The module that a row is compared with: BatchNorm rows with ResNet-50, LayerNorm rows with ConvNeXt."""
-    return SAME_AS.get(step) or ("timm convnext_tiny" if step == "layer_norm" else "torchvision resnet50")
+def peers_of(step: str) -> tuple[str, ...]:
+    """Whom a row is compared with; the ends of the ladder are the same functions as the first two of theirs.
+
+    Rows with LayerNorm stand beside ConvNeXt and the Transformer that it answers, the others beside ResNet-50.
+    """
+    if step in ("layer_norm", "separate_downsampling"):
+        return "timm convnext_tiny", "timm swin_tiny"
+    return "torchvision resnet50", "timm resnet50"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--rows", default=",".join(ENDS), help="steps, or all (default: the two ends)")
+    parser.add_argument("--peers", default="all", help=f"all, or of {', '.join(PEERS)}")
+    parser.add_argument("--size", type=int, default=224, help="image side in pixels")
+    parser.add_argument("--batch", type=int, default=8)
+    add_rounds(parser)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--compile", action="store_true", help="torch.compile every contender")
+    parser.add_argument("--deterministic", action="store_true", help="each row also with deterministic algorithms")
+    parser.add_argument(
+        "--ceilings", action="store_true", help="the device's copy and matrix rates, and each row's share"
+    )
+
+
+def run(options: argparse.Namespace, device: torch.device) -> tuple[str, list[dict[str, Any]]]:
+    """Images per second of each row and peer, and each row's ratio to its peers."""
+    check_rounds(options.rounds)
+    rows, peers = chosen_rows(options.rows), chosen("--peers", options.peers, tuple(PEERS))
+    networks = {name: PEERS[name](options.size) for name in peers} | {name: _build(name) for name in rows}
+    torch.backends.cudnn.benchmark = True  # as in a run, and in timm's train.py
+    how = (options.size, options.batch, device, options.precision, options.compile)
+    contenders: dict[str, Callable[[], object]] = {name: make_step(net, *how) for name, net in networks.items()}
+    if options.deterministic:
+        contenders |= {name + DETERMINISTIC: _deterministic(contenders[name]) for name in rows}
+    if options.ceilings:
+        contenders |= ceilings.contenders(device, options.precision)
+    seconds = interleave(contenders, options.rounds, device)
+    limits = ceilings.measured(seconds, device, options.precision) if options.ceilings else None
+    found = [line for name in contenders for line in _lines(name, seconds, options, limits)]
+    mode = "compiled" if options.compile else "eager"
+    return f"step {options.size}px {options.precision} {mode}", found
+
+
+def _build(name: str) -> nn.Module:
+    """A row, with layer scale in the enhanced recipe's rows, as in the paper's Table 5."""
+    scaled = next(step for step in STEPS if step.name == name).recipe == "enhanced"
+    return build(name, layer_scale=LAYER_SCALE if scaled else None)
 
 
 def make_step(
@@ -62,36 +110,37 @@ def make_step(
     return step
 
 
-def measure(
-    steps: Sequence[str],
-    peers: Sequence[str],
-    size: int,
-    batch: int,
-    rounds: int,
-    device: torch.device,
-    precision: str,
-    compiled: bool,
+def _deterministic(step: Callable[[], object]) -> Callable[[], object]:
+    """The same step as a run with deterministic=true takes it."""
+
+    def deterministic() -> None:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        try:
+            step()
+        finally:
+            torch.use_deterministic_algorithms(False)
+            torch.backends.cudnn.benchmark = True
+
+    return deterministic
+
+
+def _lines(
+    name: str, seconds: dict[str, list[float]], options: argparse.Namespace, limits: ceilings.Limits | None
 ) -> list[dict[str, Any]]:
-    """Images per second of each row and peer, and each row's ratio to its peer with the range over rounds."""
-    networks = {name: PEERS[name](size) for name in peers}
-    networks |= {name: build(name, layer_scale=LAYER_SCALE if name in _scaled() else None) for name in steps}
-    contenders = {
-        name: make_step(network, size, batch, device, precision, compiled) for name, network in networks.items()
-    }
-    seconds = interleave(contenders, rounds, device)
-    return [_row(name, seconds, batch) for name in contenders]
+    """A contender's rows of the table: one per peer that was measured, one alone where there is none."""
+    if name in ceilings.NAMES:
+        return [{"network": name, "limit": limits.text(name)}] if limits else []
+    speed = options.batch / sorted(seconds[name])[len(seconds[name]) // 2]
+    line: dict[str, Any] = {"network": name, "images_per_second": speed}
+    peers = () if name in PEERS else peers_of(name)
+    if name.endswith(DETERMINISTIC):
+        peers = (name.removesuffix(DETERMINISTIC),)
+    elif limits and name not in PEERS:
+        line |= limits.shares(name, options.size, options.batch, speed)
+    found = [line | {"peer": peer} | ratio(seconds[name], seconds[peer]) for peer in _measured(peers, seconds)]
+    return found or [line]
 
 
-def _scaled() -> set[str]:
-    """Rows with layer scale: every row of the enhanced recipe, as in the paper's Table 5."""
-    return {step.name for step in STEPS if step.recipe == "enhanced"}
-
-
-def _row(name: str, seconds: dict[str, list[float]], batch: int) -> dict[str, Any]:
-    times = sorted(seconds[name])
-    row: dict[str, Any] = {"network": name, "images_per_second": batch / times[len(times) // 2], "peer": ""}
-    peer = peer_of(name)
-    if name not in PEERS and peer in seconds:
-        ratio = Ratio.of(seconds[name], seconds[peer])
-        row |= {"peer": peer, "ratio": ratio.median, "ratio_low": ratio.low, "ratio_high": ratio.high}
-    return row
+def _measured(peers: Sequence[str], seconds: dict[str, list[float]]) -> list[str]:
+    return [peer for peer in peers if peer in seconds]

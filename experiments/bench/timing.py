@@ -3,45 +3,45 @@
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
 MIN_ROUNDS = 9  # identical modules differ by up to 13 % over five rounds
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """How many times as fast as its peer a contender is: round by round, then the median and the range."""
+def ratio(ours: Sequence[float], peer: Sequence[float]) -> dict[str, float]:
+    """How many times as fast as its peer a contender is, from the seconds of each round: median and range.
 
-    median: float
-    low: float
-    high: float
+    Above 1 we are faster.
+    """
+    ratios = [theirs / mine for mine, theirs in zip(ours, peer, strict=True)]
+    return {"ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
 
-    @classmethod
-    def of(cls, seconds: Sequence[float], peer_seconds: Sequence[float]) -> "Ratio":
-        """Ratios of the peer's time to ours in each round; above 1 we are faster."""
-        ratios = [peer / ours for ours, peer in zip(seconds, peer_seconds, strict=True)]
-        return cls(statistics.median(ratios), min(ratios), max(ratios))
+
+def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
+    """Every name once per round, in an order shuffled for each round.
+
+    A fixed or mirrored order would favour whoever runs behind a like contender, whose memory is still in the caches.
+    """
+    order = random.Random(0)
+    for _ in range(rounds):
+        yield from order.sample(list(names), len(names))
 
 
 def interleave(
     contenders: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, warmup: int = 2
 ) -> dict[str, list[float]]:
-    """Seconds per call of each contender in each round: warm-up first, then turns in an order shuffled for each round.
+    """Seconds per call of each contender in each round: warm-up first, then turns.
 
-    A fixed or mirrored order would favour whoever runs behind a like contender, whose memory is still in the caches.
     On a GPU the clock is read after the device has finished.
     """
     for call in contenders.values():
         for _ in range(warmup):
             call()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    order = random.Random(0)
-    for _ in range(rounds):
-        for name in order.sample(list(contenders), len(contenders)):
-            seconds[name].append(_timed(contenders[name], device))
+    for name in turns(list(contenders), rounds):
+        seconds[name].append(_timed(contenders[name], device))
     return seconds
 
 

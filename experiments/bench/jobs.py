@@ -1,0 +1,64 @@
+"""Settings and jobs as a run has them, for benchmarks that time parts of a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from experiments.batches import BatchPlan
+from experiments.checkpoint import Checkpoints
+from experiments.data import DataSource
+from experiments.distributed import Ranks
+from experiments.loop import Job, LossLog, train_epoch
+from experiments.mixing import Mixing
+from experiments.progress import Reporter
+from experiments.records import RunDir
+from experiments.settings import Settings
+from experiments.signals import StopFlag
+from experiments.train import build_state
+
+PLAIN = tuple(
+    f"recipe.{key}" for key in ("mixup=0", "cutmix=0", "randaugment=null", "erasing=0", "crop=none", "flip=0")
+)
+
+
+def settings_of(row: str, batch: int, size: int, *overrides: str) -> Settings:
+    """The enhanced recipe, as published, for one row of the ladder at this batch and image side."""
+    from experiments.compose import settings_from
+    from experiments.schema import compose
+
+    typed = [f"+step={row}", "budget=paper", f"batch.size={batch}", f"batch.micro={batch}", f"image_size={size}"]
+    typed += ["recipe=enhanced", "recipe.lr=1e-3", *overrides]
+    return settings_from(compose(typed), typed)
+
+
+def job_of(settings: Settings, device: torch.device, source: DataSource, folder: Path, steps: int) -> Job:
+    """A run's own job with epochs of `steps` steps, as `experiments.train` builds it."""
+    state = build_state(settings, source, device)
+    plan = BatchPlan(settings.batch.size, settings.batch.micro, 1, settings.batch.accumulation(1), steps)
+    return Job(
+        settings=settings,
+        ranks=Ranks(),
+        device=device,
+        source=source,
+        plan=plan,
+        mixing=Mixing.of(settings.recipe, source.num_classes),
+        state=state,
+        network=state.model,
+        losses=LossLog(settings.logger.log_every, device),
+        run_dir=RunDir(folder),
+        checkpoints=Checkpoints(folder, "0" * 64),
+        stop=StopFlag(),
+        reporter=Reporter(plan, 1, enabled=False),
+    )
+
+
+def epoch_of(job: Job) -> Callable[[], None]:
+    """Train the next epoch of a job; nothing is evaluated or saved."""
+
+    def epoch() -> None:
+        job.state.counters.step = 0
+        train_epoch(job)
+        job.state.counters.epoch += 1
+
+    return epoch

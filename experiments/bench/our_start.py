@@ -1,0 +1,59 @@
+"""`python run.py ...` with a clock: reports when each part of the way to the first optimizer step was over, then ends.
+
+Nothing is left out or done earlier than in run.py itself, except that the modules whose functions are watched are
+imported before these are called, in the order in which run.py would import them.
+"""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from experiments.bench.marks import Marks
+
+
+def main() -> None:
+    """Run run.py's main with the arguments of this process."""
+    mark = Marks()
+    mark("interpreter")
+    import run
+
+    mark("imports of the command line")
+    from experiments import compose
+
+    def watch_training() -> None:
+        mark("composed")
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+
+        import experiments.train as train
+
+        mark("imports of torch and the engine")
+        _after(train, "open_data", lambda: mark("data opened"))
+        _after(train, "resume", lambda: mark("network built"))
+        register_optimizer_step_post_hook(lambda *_: _end(mark))
+
+    _after(compose, "settings_from", watch_training)
+    run.main()
+
+
+def _after(module: Any, name: str, then: Callable[[], None]) -> None:
+    """Call `then` whenever the module's function returns."""
+    function = getattr(module, name)
+
+    @wraps(function)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        value = function(*args, **kwargs)
+        then()
+        return value
+
+    setattr(module, name, watched)
+
+
+def _end(mark: Marks) -> None:
+    mark("first step")
+    mark.write()
+    os._exit(0)  # threads and workers are of no interest any more
+
+
+if __name__ == "__main__":
+    main()
