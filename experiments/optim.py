@@ -1,9 +1,16 @@
 """Parameter groups and optimizers."""
 
+import inspect
+from typing import TypeVar, cast
+
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from experiments.settings import Recipe
+
+Kind = TypeVar("Kind", bound=Optimizer)
+GUARDED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # against being compiled
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
@@ -24,11 +31,11 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
 
 def _adamw(groups: list[dict], recipe: Recipe, peak: float) -> torch.optim.Optimizer:
     first, second = recipe.betas
-    return torch.optim.AdamW(groups, lr=peak, betas=(first, second), fused=True)
+    return _spared(torch.optim.AdamW)(groups, lr=peak, betas=(first, second), fused=True)
 
 
 def _sgd(groups: list[dict], recipe: Recipe, peak: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=peak, momentum=recipe.momentum, fused=True)
+    return _spared(torch.optim.SGD)(groups, lr=peak, momentum=recipe.momentum, fused=True)
 
 
 _OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd}
@@ -37,6 +44,21 @@ _OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd}
 def build_optimizer(model: nn.Module, recipe: Recipe, peak: float) -> torch.optim.Optimizer:
     """The recipe's optimizer in its fused form, which skips an overflowed fp16 step without asking the host."""
     return _OPTIMIZERS[recipe.optimizer](parameter_groups(model, recipe), recipe, peak)
+
+
+def _spared(kind: type[Kind]) -> type[Kind]:
+    """The same optimizer, which does not import torch's compiler: a second and more of every start.
+
+    torch's optimizers import it only to tell it to leave them alone, in `step` and in the methods of GUARDED, unless
+    these find the answer on the function. We compile networks, never an optimizer. Where torch does it in another way,
+    this changes nothing.
+    """
+    for name in GUARDED:
+        method = getattr(getattr(Optimizer, name), "__wrapped__", None)
+        if method is not None and not hasattr(method, "__dynamo_disable"):
+            setattr(method, "__dynamo_disable", method)
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    return cast(type[Kind], type(kind.__name__, (kind,), {"step": step}))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from experiments.randomness import derive
 from experiments.schedule import learning_rate
 from experiments.settings import Recipe
 from roadmap import build
+from tests.conftest import ROOT
 
 ENHANCED = Recipe()
 ORIGINAL = Recipe(
@@ -101,6 +104,44 @@ def test_optimizer_is_fused_with_the_recipes_values(recipe: Recipe, name: str) -
     assert group["fused"]
     assert group["lr"] == 0.25
     assert group["betas"] == (0.9, 0.999) if name == "AdamW" else group["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("recipe", [ENHANCED, ORIGINAL])
+def test_optimizer_steps_as_torchs_own(recipe: Recipe) -> None:
+    torch.manual_seed(0)
+    ours = nn.Linear(3, 3)
+    theirs = copy.deepcopy(ours)
+    optimizers = [build_optimizer(ours, recipe, 0.25)]
+    groups = parameter_groups(theirs, recipe)
+    if recipe is ENHANCED:
+        optimizers.append(torch.optim.AdamW(groups, lr=0.25, betas=recipe.betas, fused=True))
+    else:
+        optimizers.append(torch.optim.SGD(groups, lr=0.25, momentum=recipe.momentum, fused=True))
+    for network, optimizer in zip((ours, theirs), optimizers, strict=True):
+        for step in range(3):
+            network(torch.full((2, 3), step + 1.0)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
+
+
+def test_optimizer_leaves_the_compiler_unimported() -> None:
+    code = """
+import sys, torch
+from experiments.optim import build_optimizer
+from experiments.settings import Recipe
+for recipe in (Recipe(), Recipe(optimizer="sgd")):
+    network = torch.nn.Linear(3, 3)
+    optimizer = build_optimizer(network, recipe, 0.1)
+    network(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 1.0), (0.8, 0.0), (0.0, 1.0), (0.2, 0.4)])
