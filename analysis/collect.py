@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from analysis.cache import Cache
-from analysis.commands import planned
+from analysis.planned import Pair, commands_in, orders_in, plans_in
 from analysis.records import COLUMNS, NUMBERS, flatten
 from experiments.errors import StorageError
 from experiments.records import read_result
@@ -49,6 +49,7 @@ class Collection:
     runs: pd.DataFrame
     skipped: tuple[Skipped, ...]
     settings: dict[str, str] = field(repr=False)  # hash -> nested settings as JSON
+    orders: tuple[Pair, ...] = ()  # antithetic pairs of orders that the frozen studies hold
     from_cache: int = 0
 
     def settings_of(self, key: str) -> dict[str, Any]:
@@ -91,8 +92,10 @@ def collect(source: str | Path, cache: Path | None = None) -> Collection:
     kept.store(fresh, new, kept.rows.keys() - rows.keys())
     kept.close()
     runs, doubles = _without_doubles(_frame(rows))
-    runs["command"] = runs["run_id"].map(planned(source)).fillna(runs["command"])
-    return Collection(source, runs, tuple(skipped) + doubles, settings, from_cache)
+    plans = plans_in(source)
+    planned = commands_in(plans)
+    runs["command"] = [planned.get(one, own) for one, own in zip(runs["run_id"], runs["command"], strict=True)]
+    return Collection(source, runs, tuple(skipped) + doubles, settings, orders_in(plans), from_cache)
 
 
 def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, str | None, Skipped | None]]:

@@ -1,13 +1,8 @@
-"""The command behind a run: as it stands in the frozen study that planned it, else put together from its record."""
+"""The command behind a run, put together from overrides or from its record."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from experiments.strict_json import MEBIBYTE, read_object
-
-_LIMIT = 256 * MEBIBYTE  # a study of thousands of runs
-_NOT_OF_ONE_RUN = ("+study=", "study=", "hydra", "launcher", "runs_dir=", "data.root=")
 _NEEDS_QUOTES = set("[]{}() ,*&|;<>$")
 
 
@@ -29,17 +24,3 @@ def rebuilt(record: Mapping[str, Any]) -> str:
     without = record["recipe"].get("without")
     overrides += [f"recipe.without=[{','.join(without)}]"] if without else []
     return command([*overrides, f"seed={record['seed']}"])
-
-
-def planned(source: Path) -> dict[str, str]:
-    """run_id -> command of every run that a frozen study in source/studies names; unreadable ones are passed over."""
-    commands: dict[str, str] = {}
-    for path in sorted(source.glob("studies/*.json")):
-        try:
-            study = read_object(path, _LIMIT)
-            for overrides, run in zip(study["jobs"], study["runs"], strict=True):
-                own = [word for word in overrides if not word.startswith(_NOT_OF_ONE_RUN)]
-                commands.setdefault(run["run_id"], command(own))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return commands

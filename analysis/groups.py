@@ -43,6 +43,11 @@ class Group:
     settings: Mapping[str, Any]
 
     @property
+    def matched(self) -> bool:
+        """Whether every network has its own width (match_gmacs)."""
+        return bool(self.runs.iloc[0]["matched"])
+
+    @property
     def steps(self) -> int:
         """How many ladder steps have at least one sealed run."""
         return int(self.runs["step"].nunique())

@@ -13,7 +13,10 @@ import pandas as pd
 from analysis import stats
 from analysis.groups import Group
 from roadmap import STEPS, complexity_of, paper
+from roadmap.noise import AdditiveModel, Means
+from roadmap.steps import BY_NAME, CHANGES
 
+_WIDTH_STEPS = tuple(name for name in BY_NAME if name in CHANGES and set(BY_NAME[name].delta) == {"width"})
 RECIPE_STEPS = tuple(step.name for step in STEPS if step.parent is not None and not step.raw_delta)
 FINISHED, PARTIAL, DIVERGED, FAILED, HALF, MISSING = "finished", "partial", "diverged", "failed", "half done", "missing"
 GAIN, LOSS, NOISE, SINGLE = "gain", "loss", "within noise", "n = 1"
@@ -41,7 +44,7 @@ class Ladder:
     table: pd.DataFrame
     title: str
     regime: str
-    means: stats.Means | None
+    means: Means | None
     cells: dict[str, int]
     is_paper: bool = False
     blocked: bool = False
@@ -69,13 +72,15 @@ def ladder_of(group: Group) -> Ladder:
     means, cells, blocked = None, {}, False
     if len(finished):
         cells = {name: index for index, name in enumerate(sorted(finished["step"].unique()))}
-        model = stats.AdditiveModel(finished["step"].map(cells).tolist(), finished["seed"].tolist())
+        model = AdditiveModel(finished["step"].map(cells).tolist(), finished["seed"].tolist())
         means, blocked = model.fit(finished["top1"].to_numpy()), model.blocked
     rows = [_measured_row(step.name, group) for step in STEPS]
     table = _with_paper(_with_gains(_frame(rows), means, cells), group.regime)
     table["label"] = [_own_label(label, group.regime) for label in table["label"]]
     table = _with_sensitivity(table, finished)
-    return Ladder(table, group.title, group.regime, means, cells, blocked=blocked, reference=_swin(group.regime))
+    same = " and ".join(BY_NAME[name].label for name in _WIDTH_STEPS)
+    notes = (f"Widths are matched, so that “{same}” is the network of the step before it.",) if group.matched else ()
+    return Ladder(table, group.title, group.regime, means, cells, False, blocked, notes, _swin(group.regime))
 
 
 def paper_ladder(regime: str) -> Ladder:
@@ -139,6 +144,8 @@ def _blank(name: str) -> dict[str, object]:
 def _measured_row(name: str, group: Group) -> dict[str, object]:
     """Counts, means and costs of one step's runs."""
     row = _blank(name)
+    if group.matched and row["parent"] in _WIDTH_STEPS:  # the same network as the step before it
+        row["parent"] = BY_NAME[str(row["parent"])].parent
     runs = group.runs[group.runs["step"] == name]
     finished = runs[runs["status"] == FINISHED]
     unfinished = [item.state for item in group.unfinished if item.step == name]
@@ -164,7 +171,7 @@ def _frame(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
     return frame
 
 
-def _with_gains(table: pd.DataFrame, means: stats.Means | None, cells: dict[str, int]) -> pd.DataFrame:
+def _with_gains(table: pd.DataFrame, means: Means | None, cells: dict[str, int]) -> pd.DataFrame:
     """Add gain over the parent, its interval, p, Holm's p, the verdict, what could be found and what is needed."""
     blank = dict.fromkeys(("gain", "gain_low", "gain_high", "p", "mde", "seeds_needed"), math.nan)
     by_step = table.set_index("step")

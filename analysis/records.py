@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any
 
 from analysis.commands import rebuilt
-from roadmap import Design, UserError, design_for, step_at
+from roadmap import STEPS, Design, UserError, design_for, step_at
+from roadmap.resolve import without_width
 
 # column -> sqlite type; the order is the order of the table
 COLUMNS = {
@@ -72,8 +73,10 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if row["step"] is not None and (row["step"] != _step_at(changes, recipe["name"]) or not exact):
         raise ValueError(f"it claims step {row['step']}, but its changes, recipe or design are not that step's")
     row["plain"], row["matched"] = int(any_width), int(any_width and not exact)
-    if row["matched"] and not recipe.get("without"):
-        row["step"] = _step_at(changes, recipe["name"])  # of a ladder in which every row has its own width
+    if row["matched"]:
+        changes = without_width(changes, record["regime"])
+        if not recipe.get("without"):  # of a ladder in which every row has its own width
+            row["step"] = _step_at_any_width(changes, recipe["name"], record["regime"])
     git = record.get("git") or {}
     settings = {key: record.get(key) for key in ("design", "recipe", "budget", "data", *_OPTIONAL, "versions")}
     text = _canonical(settings)
@@ -118,6 +121,13 @@ def _hash(text: str) -> str:
 
 
 _step_at = cache(step_at)
+
+
+@cache
+def _step_at_any_width(changes: tuple[str, ...], recipe: str, regime: str) -> str | None:
+    """The first step with these changes, those of the width alone aside."""
+    found = (s.name for s in STEPS if s.recipe == recipe and without_width(s.changes, regime) == changes)
+    return next(found, None)
 
 
 @cache

@@ -1,25 +1,17 @@
-"""How large is a gain, and could it be noise? Everything here is a function of arrays.
-
-A run's top-1 is modelled as step + seed + noise. The noise variance is pooled over the whole ladder, because two or
-three seeds say little about one step alone: with 17 steps and 3 seeds the residual has 32 degrees of freedom, not 2.
-"""
+"""How large is a gain, and could it be noise? Everything here is a function of arrays; the noise: `roadmap.noise`."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
 
-Array = NDArray[np.float64]
+from roadmap.noise import CONFIDENCE, NO_SPREAD, Array, Means, pooled
 
-CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8
-NO_SPREAD = 1e-6  # points: less is the rounding of equal values
 MOST_SEEDS = 1000  # more is reported as "more than this"
 
 
@@ -38,87 +30,14 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-@dataclass(frozen=True)
-class Means:
-    """Estimated cell means and their noise: covariance = sigma**2 * `unscaled`, sigma on `df` degrees of freedom.
-
-    `mean` is (..., K), `unscaled` (K, K), `sigma` (...): a leading axis carries many data sets at once.
-    """
-
-    mean: Array
-    unscaled: Array
-    sigma: Array
-    df: int
-
-    def contrast(self, weights: Array) -> tuple[Array, Array]:
-        """Value and standard error, (..., C), of the C weighted sums of means in `weights` (C, K)."""
-        scale = np.sqrt(np.einsum("ck,kl,cl->c", weights, self.unscaled, weights))
-        return self.mean @ weights.T, np.asarray(self.sigma)[..., None] * scale
-
-    def intervals(self, weights: Array, confidence: float = CONFIDENCE) -> tuple[Array, Array, Array, Array]:
-        """Estimate, low, high and two-sided p-value, each (..., C). NaN where the noise cannot be estimated."""
-        value, error = self.contrast(weights)
-        if self.df < 1:
-            nothing = np.full_like(value, np.nan)
-            return value, nothing, nothing, nothing
-        # no spread at all is a sign of copied runs or of a coarse test set, not of certainty
-        error = np.where(error > 0, error, np.nan)
-        half = stats.t.ppf((1 + confidence) / 2, self.df) * error
-        return value, value - half, value + half, 2 * stats.t.sf(np.abs(value) / error, self.df)
-
-
-class AdditiveModel:
-    """Least squares for value = cell + block + noise (cell: a step; block: a seed), any number of runs per pair.
-
-    The design is factorised once, so that `fit` handles one data set (N,) or many (M, N). Where seeds do not link all
-    cells (a step that shares no seed with the others), blocks are left out and `blocked` is False.
-    """
-
-    def __init__(self, cells: Sequence[int], blocks: Sequence[int]) -> None:
-        cell_columns = _dummies(cells)
-        block_columns = _dummies(blocks)
-        self.cells = cell_columns.shape[1]
-        # effect coding: a cell's coefficient is its mean over equally weighted blocks
-        coded = block_columns[:, :-1] - block_columns[:, -1:]
-        full = np.hstack([cell_columns, coded])
-        self.blocked = bool(coded.shape[1]) and np.linalg.matrix_rank(full) == full.shape[1]
-        self.design = full if self.blocked else cell_columns
-        self.df = self.design.shape[0] - self.design.shape[1]
-
-    @cached_property
-    def _inverse(self) -> Array:
-        inverse: Array = np.asarray(np.linalg.pinv(self.design), dtype=np.float64)
-        return inverse
-
-    def fit(self, values: Array) -> Means:
-        """Means of all cells from `values` (..., N), in the order of the constructor's labels."""
-        values = np.asarray(values, dtype=np.float64)
-        beta = values @ self._inverse.T
-        residual = values - beta @ self.design.T
-        variance = (residual**2).sum(-1) / self.df if self.df > 0 else np.full(values.shape[:-1], np.nan)
-        sigma = np.where(variance < NO_SPREAD**2, 0.0, np.sqrt(variance))
-        unscaled = (self._inverse @ self._inverse.T)[: self.cells, : self.cells]
-        return Means(beta[..., : self.cells], unscaled, sigma, self.df)
-
-
-def _dummies(labels: Sequence[int]) -> Array:
-    """One-hot columns (N, number of distinct labels) in the labels' sorted order."""
-    _, index = np.unique(np.asarray(labels), return_inverse=True)
-    return np.eye(int(index.max()) + 1 if len(index) else 0)[index]
-
-
 def means_from_summary(mean: Sequence[float], std: Sequence[float], n: Sequence[float]) -> Means:
     """The same estimates from published means and standard deviations: no seeds are shared, the variance is pooled.
 
     Cells whose std is not given (NaN, or n below 2) lend nothing to the variance.
     """
-    std_, n_ = np.asarray(std, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    known = np.isfinite(std_) & (n_ >= 2)
-    df = int((n_[known] - 1).sum())
-    variance = float((std_[known] ** 2 * (n_[known] - 1)).sum() / df) if df else math.nan
-    return Means(
-        np.asarray(mean, dtype=np.float64), np.diag(1 / np.maximum(n_, 1)), np.asarray(math.sqrt(variance)), df
-    )
+    sigma, df = pooled(std, n)
+    runs = np.maximum(np.asarray(n, dtype=np.float64), 1)
+    return Means(np.asarray(mean, dtype=np.float64), np.diag(1 / runs), np.asarray(sigma), df)
 
 
 def holm(p_values: Sequence[float]) -> Array:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.attribution.game import PLAYERS, Effects
+from analysis.attribution.game import Effects
 from analysis.attribution.study import Attribution, attribution_of
 from analysis.collect import Collection, collect
 from analysis.figures.attribution import effects_figure, interactions_figure, positions_figure
@@ -90,7 +90,7 @@ def views_of(collection: Collection, groups: list[Group]) -> list[View]:
                 caption=_caption(group),
                 group=group,
                 curves=_curves(collection.source, group),
-                attribution=attribution_of(group, ladders[group.name], collection.settings_of),
+                attribution=attribution_of(group, ladders[group.name], collection),
             )
         )
     return views
@@ -170,7 +170,7 @@ def figures_of(view: View) -> Iterator[Named]:
 
 def _attribution_figures(view: View, found: Attribution, caption: str) -> Iterator[Named]:
     """Figures of what sets of changes say: only those whose runs are there."""
-    labels, players = view.labels, found.game.players
+    labels = view.labels
     if found.effects:
         text = f"{caption} Intervals: 95 %."
         yield Named(
@@ -180,12 +180,11 @@ def _attribution_figures(view: View, found: Attribution, caption: str) -> Iterat
         )
     pairs, positions, contexts = found.pairs, found.positions, found.contexts
     if pairs is not None:
-        shown = players if len(players) * (len(players) - 1) // 2 == len(pairs.names) else PLAYERS
         text = f"{caption} Interactions {found.pairs_how}; bold: Holm-adjusted p below 5 %."
         yield Named(
             "interactions",
             "Interactions of pairs",
-            lambda size: interactions_figure(pairs, shown, labels, caption=text, size=size),
+            lambda size: interactions_figure(pairs, found.paired, labels, caption=text, size=size),
         )
     if positions is not None:
         yield Named(

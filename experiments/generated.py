@@ -5,8 +5,6 @@ runs with each other and with the ladder, because a run is known by what it comp
 """
 
 import inspect
-import itertools
-import random
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +12,9 @@ from typing import Any
 from experiments.errors import ConfigError
 from experiments.settings import Recipe
 from experiments.techniques import TECHNIQUES, is_on
+from roadmap import subsets as choose
+from roadmap.errors import DesignError
+from roadmap.resolve import set_of
 from roadmap.steps import CHANGES, STEPS
 
 Runs = list[list[str]]
@@ -22,20 +23,13 @@ RecipeOf = Callable[[Sequence[str]], Recipe]  # the recipe that overrides lead t
 LAST = STEPS[-1]
 PLAIN = "+step=enhanced_recipe"  # no change at all, under the recipe that all changes share
 KERNELS = ("kernel_5", "kernel_7", "kernel_9", "kernel_11")
-# Factors beyond the fifth, each the product of three of the first five: all words have even length, resolution IV.
-WORDS = ("ABC", "ABD", "ABE", "ACD", "ACE", "ADE", "BCD", "BCE", "BDE", "CDE", "ABCDE")
+MOST_CHANGES = 8  # of which all subsets may be asked for: 256 sets
 
 
 def subset(changes: Iterable[str]) -> list[str]:
     """The overrides of a set of changes."""
     names = sorted(changes, key=CHANGES.index)
     return [PLAIN, f"add=[{','.join(names)}]"] if names else [PLAIN]
-
-
-def _distinct(sets: Iterable[Iterable[str]]) -> Runs:
-    """One run per different set, small sets first."""
-    found = {frozenset(changes) for changes in sets}
-    return [subset(s) for s in sorted(found, key=lambda s: (len(s), sorted(map(CHANGES.index, s))))]
 
 
 def leave_one_out() -> Runs:
@@ -96,33 +90,31 @@ def recipe(recipe_of: RecipeOf) -> Runs:
     return runs
 
 
-def random_orders(players: Sequence[str], count: int, seed: int) -> list[list[str]]:
-    """`count` random orders in antithetic pairs: each second one is the one before it, reversed.
-
-    Raises:
-        ConfigError: `count` is not an even number above 0.
-    """
-    if count < 2 or count % 2:
-        raise ConfigError(f"study.params.orders={count} must be an even number above 0: orders come in pairs")
-    draw = random.Random(seed)
-    pairs = [draw.sample(list(players), len(players)) for _ in range(count // 2)]
-    return [order for forward in pairs for order in (forward, forward[::-1])]
+def drawn_orders(orders: int = 10, seed: int = 0) -> list[choose.Set]:
+    """Random orders of the last step's changes in antithetic pairs; ConfigError unless there is an even number."""
+    try:
+        return choose.orders(LAST.changes, orders, seed)
+    except DesignError as error:
+        raise ConfigError(f"study.params.{error}") from None
 
 
 def orders(orders: int = 10, seed: int = 0) -> Runs:
-    """The distinct sets that random orders of the last step's changes pass through."""
-    found = random_orders(LAST.changes, orders, seed)
-    return _distinct(order[:size] for order in found for size in range(len(order) + 1))
+    """The distinct sets that random orders pass through, pair after pair: a part of the study is whole pairs."""
+    return [subset(one) for one in choose.sets_of_orders(drawn_orders(orders, seed), LAST.changes)]
 
 
 def subsets(changes: Sequence[str] = ()) -> Runs:
-    """All 2^k sets of the given changes: exact values for small games."""
-    unknown = [name for name in changes if name not in CHANGES]
-    if unknown or not 1 <= len(changes) <= 8:
-        raise ConfigError(f"study.params.changes={list(changes)} must be 1 to 8 of: {', '.join(CHANGES)}")
-    return _distinct(
-        itertools.chain.from_iterable(itertools.combinations(changes, size) for size in range(len(changes) + 1))
-    )
+    """All 2^k sets of the given changes, small sets first: exact values for small games."""
+    if isinstance(changes, str) or not 1 <= len(changes) <= MOST_CHANGES:
+        raise ConfigError(
+            f"study.params.changes={changes if isinstance(changes, str) else list(changes)} must be a list of 1 to "
+            f"{MOST_CHANGES} of: {', '.join(CHANGES)}"
+        )
+    try:
+        players = set_of((), add=changes)
+    except DesignError as error:
+        raise ConfigError(f"study.params.changes: {error}") from None
+    return [subset(one) for one in choose.all_subsets(players)]
 
 
 def factorial() -> Runs:
@@ -130,20 +122,7 @@ def factorial() -> Runs:
 
     Main effects are free of two-change interactions; those are confounded with each other.
     """
-    base = "ABCDE"
-    factors = dict(zip(LAST.changes, (*base, *WORDS), strict=False))
-    runs = []
-    for levels in itertools.product((-1, 1), repeat=len(base)):
-        sign = dict(zip(base, levels, strict=True))
-        runs.append(subset(name for name, word in factors.items() if _product(sign[letter] for letter in word) > 0))
-    return runs
-
-
-def _product(signs: Iterable[int]) -> int:
-    result = 1
-    for sign in signs:
-        result *= sign
-    return result
+    return [subset(one) for one in choose.factorial(LAST.changes)]
 
 
 GENERATORS: Mapping[str, Callable[..., Runs]] = {
@@ -158,6 +137,11 @@ GENERATORS: Mapping[str, Callable[..., Runs]] = {
     "subsets": subsets,
     "factorial": factorial,
 }
+
+
+def orders_of(name: str | None, params: Mapping[str, Any]) -> list[choose.Set]:
+    """The orders behind a list of runs; none for a list that draws none."""
+    return drawn_orders(**params) if name == "orders" else []
 
 
 def runs_of(name: str, params: Mapping[str, Any], recipe_of: RecipeOf) -> Runs:

@@ -9,6 +9,7 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from experiments import schema, studies
+from experiments.expected import outlook
 from experiments.records import RunDir
 from experiments.settings import Settings
 from experiments.sweeps import plan_study
@@ -32,16 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement (default 2)")
     parser.add_argument("--budget-hours", type=float, help="say which first runs fit into this many hours")
+    parser.add_argument(
+        "--noise",
+        type=float,
+        metavar="PP",
+        help="standard deviation of a run in percentage points, for the intervals to expect (default: from the study's "
+        "finished runs, else the paper's seeds scaled to this test set)",
+    )
     parser.add_argument("--price", type=float, help="of an hour of the device, in your currency")
 
 
 def run(options: argparse.Namespace) -> int:
     """Freeze the study if it is new, print its table and its totals; returns the exit code."""
     plan = frozen(options.overrides)
-    rows = table(plan, options.speed, options.seconds, options.price)
+    states = studies.states(plan)
+    words = outlook(plan, states, options.noise)
+    rows = table(plan, states, options.speed, options.seconds, options.price)
     shown = rows if options.format in ("csv", "json") else [{k: _short(v) for k, v in row.items()} for row in rows]
     print(FORMATS[options.format](shown))
-    for line in totals(plan, rows, options.budget_hours):
+    for line in (*totals(plan, rows, options.budget_hours), *words):
         print(line, file=sys.stderr)
     return 0
 
@@ -63,11 +73,13 @@ def frozen(overrides: Sequence[str]) -> studies.Plan:
         return plan_study(config, overrides)
 
 
-def table(plan: studies.Plan, speed: str, seconds: float, price: float | None) -> list[dict[str, Any]]:
+def table(
+    plan: studies.Plan, states: Sequence[str], speed: str, seconds: float, price: float | None
+) -> list[dict[str, Any]]:
     """A row per run; hours are of the runs still to do, disk in GB of what a finished run leaves."""
     rows = []
     known: dict[Any, float | None] = {}
-    for settings, state in zip(plan.runs, studies.states(plan), strict=True):
+    for settings, state in zip(plan.runs, states, strict=True):
         cost = complexity_of(
             settings.design,
             image_size=settings.image_size,

@@ -29,11 +29,22 @@ LAUNCH_KEYS = ("launcher", "replan", "rerun", "retry_failed")
 
 @dataclass(frozen=True)
 class Plan:
-    """A frozen study: its name, its file and the settings of its runs, in the order in which they run."""
+    """A frozen study.
+
+    Attributes:
+        name: as in conf/study, or "sweep".
+        path: its file.
+        runs: their settings, in the order in which they run.
+        generator: the generated list that the runs are from (experiments.generated), None for a grid.
+        orders: the orders of changes that were drawn for them, if any. They are kept here and not drawn anew from the
+            seed, so that what is computed from the runs later cannot depend on how orders are drawn then.
+    """
 
     name: str
     path: Path
     runs: tuple[Settings, ...]
+    generator: str | None = None
+    orders: tuple[tuple[str, ...], ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -77,7 +88,9 @@ def read_plan(path: Path, here: Settings | None = None) -> Plan:
         for entry, settings in zip(content["runs"], runs, strict=True):
             if entry["run_id"] != run_id(settings):
                 raise ValueError(f"{path}: run {entry['run_id'][:12]} is not what its settings say; use replan=true")
-        return Plan(content["name"], Path(path), tuple(at(settings, here) if here else settings for settings in runs))
+        moved = tuple(at(settings, here) if here else settings for settings in runs)
+        orders = tuple(tuple(map(str, order)) for order in content.get("orders", []))
+        return Plan(content["name"], Path(path), moved, content.get("list"), orders)
     except (KeyError, TypeError, ConfigError) as error:
         raise StorageError(f"{path}: not a frozen study ({error}); replan=true freezes it anew") from None
     except ValueError as error:
@@ -94,22 +107,32 @@ def at(settings: Settings, here: Settings) -> Settings:
 
 
 def freeze(
-    name: str, path: Path, jobs: Sequence[Sequence[str]], settings_of: Callable[[Sequence[str]], Settings]
+    name: str,
+    path: Path,
+    jobs: Sequence[Sequence[str]],
+    settings_of: Callable[[Sequence[str]], Settings],
+    *,
+    generator: str | None = None,
+    orders: Sequence[Sequence[str]] = (),
 ) -> Plan:
-    """Compose every job of a study and write its file; a run that two jobs ask for is listed once."""
+    """Compose every job of a study and write its file; a run that two jobs ask for is listed once, with the first."""
     runs: dict[str, Settings] = {}
+    asked = []
     for job in jobs:
         settings = settings_of(job).replace(study=path.stem)
-        runs.setdefault(run_id(settings), settings)
+        if runs.setdefault(run_id(settings), settings) is settings:
+            asked.append([override for override in job if not says_how_to_run(override)])
     content = {
         "name": name,
         "results_version": RESULTS_VERSION,
-        "jobs": [[override for override in job if not says_how_to_run(override)] for job in jobs],
+        "list": generator,
+        **({"orders": [list(order) for order in orders]} if orders else {}),
+        "jobs": asked,
         "runs": [{"run_id": key, "label": run.label, "settings": public(run)} for key, run in runs.items()],
     }
     atomic.make_folder(path.parent)
     atomic.replace(path, [dump(content, indent=1)])
-    return Plan(name, path, tuple(runs.values()))
+    return Plan(name, path, tuple(runs.values()), generator, tuple(map(tuple, orders)))
 
 
 def find_run(plan: Plan, identity: str) -> Settings:

@@ -85,6 +85,11 @@ def step_at(changes: Sequence[str], recipe: str = "enhanced") -> str | None:
     return next((s.name for s in STEPS if s.recipe == recipe and set(s.changes) == set(changes)), None)
 
 
+def without_width(changes: Sequence[str], regime: str) -> tuple[str, ...]:
+    """The changes without those that set the width alone: where match_gmacs chooses the width they do nothing."""
+    return tuple(name for name in changes if set(BY_NAME[name].delta_in(regime)) != {"width"})
+
+
 def label_of(changes: Sequence[str]) -> str:
     """A canonical name of a set of changes: the nearest step, then what is dropped and added in ladder order.
 

@@ -42,6 +42,11 @@ def sets_of_orders(drawn: Iterable[Sequence[str]], players: Sequence[str]) -> li
     return list(dict.fromkeys(one for order in drawn for one in prefixes(order, players)))
 
 
+def restricted(drawn: Iterable[Sequence[str]], players: Sequence[str]) -> list[Set]:
+    """The same orders, or sets, of fewer players: where the others do nothing (a width that is matched anyway)."""
+    return [tuple(name for name in one if name in players) for one in drawn]
+
+
 def all_subsets(players: Sequence[str]) -> list[Set]:
     """All 2**k subsets, by size, then in the players' order."""
     return [one for size in range(len(players) + 1) for one in combinations(players, size)]

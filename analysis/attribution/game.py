@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
-from analysis.stats import Array, Means
 from roadmap import STEPS
+from roadmap.noise import AdditiveModel, Array, Means
 
 Set = tuple[str, ...]
 PLAYERS: Set = STEPS[-1].changes
@@ -87,7 +87,7 @@ def game_of(runs: pd.DataFrame, players: Set | None = None) -> Game | None:
     sets = tuple(sorted(finished["set"].unique(), key=lambda one: (len(one), one)))
     index = {one: i for i, one in enumerate(sets)}
     cells = finished["set"].map(index)
-    means = stats.AdditiveModel(cells.tolist(), finished["seed"].tolist()).fit(finished["top1"].to_numpy())
+    means = AdditiveModel(cells.tolist(), finished["seed"].tolist()).fit(finished["top1"].to_numpy())
     counts = cells.value_counts()
     used = {change for one in (*sets, *lost) for change in one}
     return Game(

@@ -1,37 +1,20 @@
 """Do two changes help or hinder each other?"""
 
-import math
-from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 from scipy import stats as distributions
 
-from analysis.attribution.game import Effects, Game, Set, linear_effects
-from analysis.stats import CONFIDENCE, Array
-from roadmap import label_of, subsets
+from analysis.attribution.game import Effects, Game, linear_effects
+from roadmap import contrasts, label_of
+from roadmap.noise import Array, quantile
 
 LEAST_DF = 5  # residual degrees of freedom below which a fit says too little
 
 
-def exact_interaction_weights(players: Sequence[str]) -> tuple[list[Set], Array]:
-    """All subsets and the weights (pairs of players, subsets) of the Shapley interaction index."""
-    sets = subsets.all_subsets(players)
-    k = len(players)
-    pairs = list(combinations(players, 2))
-    weights = np.zeros((len(pairs), len(sets)))
-    for column, one in enumerate(sets):
-        for row, pair in enumerate(pairs):
-            inside = sum(player in one for player in pair)
-            context = len(one) - inside
-            sign = -1 if inside == 1 else 1
-            weights[row, column] = sign / ((k - 1) * math.comb(k - 2, context))
-    return sets, weights
-
-
 def interactions_of(game: Game) -> Effects:
     """The exact interaction of each pair of players where all subsets were trained (names "a × b")."""
-    sets, weights = exact_interaction_weights(game.players)
+    sets, weights = contrasts.interaction_weights(game.players)
     names = [f"{a} × {b}" for a, b in combinations(game.players, 2)]
     return linear_effects(game, names, sets, weights)
 
@@ -66,7 +49,7 @@ def fit_pairs(values: Array, design: Array, inverse: Array, df: int, pairs: int)
     unit = np.eye(design.shape[1])[-pairs:]
     estimable = np.abs(projection - unit).max(axis=1) < 1e-8
     estimate = np.where(estimable, beta[..., -pairs:], np.nan)
-    half = distributions.t.ppf((1 + CONFIDENCE) / 2, df) * error
+    half = quantile(df) * error
     p = 2 * distributions.t.sf(np.abs(estimate) / np.maximum(error, 1e-12), df)
     return estimate, estimate - half, estimate + half, p
 
@@ -77,22 +60,14 @@ def second_differences(game: Game) -> Effects | None:
     Contexts that lie on the ladder alone give none. This answers questions such as "does the large kernel need the
     moved-up depthwise layer?" without any model.
     """
-    known = game.known
-    names, rows, places = [], [], {one: i for i, one in enumerate(sorted(known))}
-    order = {name: i for i, name in enumerate(game.players)}
-    for full in known:
-        for a, b in combinations(full, 2):
-            rest = [
-                tuple(sorted((p for p in full if p not in out), key=order.__getitem__)) for out in ((a,), (b,), (a, b))
-            ]
-            if not set(rest) <= known:
-                continue
-            row = np.zeros(len(places))
-            for one, sign in zip((full, *rest), (1, -1, -1, 1), strict=True):
-                row[places[one]] = sign
-            rows.append(row)
-            names.append(f"{a} × {b} on {label_of(rest[2]) if rest[2] else 'ResNet'}")
-    if not rows:
+    found = contrasts.second_differences(game.known)
+    if not found:
         return None
+    names = [f"{d.first} × {d.second} on {label_of(d.context) if d.context else 'ResNet'}" for d in found]
+    places = {one: i for i, one in enumerate(sorted(game.known))}
+    weights = np.zeros((len(found), len(places)))
+    for row, difference in zip(weights, found, strict=True):
+        for one, sign in difference.terms:
+            row[places[one]] = sign
     chosen = sorted(range(len(names)), key=names.__getitem__)
-    return linear_effects(game, [names[i] for i in chosen], list(places), np.array(rows)[chosen])
+    return linear_effects(game, [names[i] for i in chosen], list(places), weights[chosen])

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import stats
 from analysis.attribution.game import Effects, Game, Set, linear_effects
 from experiments.techniques import TECHNIQUES
+from roadmap.noise import AdditiveModel
 
 
 def leave_one_out(game: Game) -> Effects | None:
@@ -89,7 +89,7 @@ def _against(base: pd.DataFrame, arms: Mapping[tuple[str, int], pd.DataFrame]) -
         return None
     sets = tuple(sorted(finished["set"].unique()))
     cells = finished["set"].map({one: i for i, one in enumerate(sets)})
-    means = stats.AdditiveModel(cells.tolist(), finished["seed"].tolist()).fit(finished["top1"].to_numpy())
+    means = AdditiveModel(cells.tolist(), finished["seed"].tolist()).fit(finished["top1"].to_numpy())
     runs = tuple(int((cells == i).sum()) for i in range(len(sets)))
     game = Game((), sets, means, runs, tuple(lost), ceiling=float(finished["top1"].max()))
     weights = np.zeros((len(arms), len(labels)))

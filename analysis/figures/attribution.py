@@ -13,7 +13,10 @@ from matplotlib.lines import Line2D
 from analysis import theme
 from analysis.attribution.game import Effects
 
-_MARKS = (("o", theme.INK), ("^", theme.OURS), ("v", theme.PAPER), ("D", theme.GOOD), ("s", "#A0458A"))
+_MARKS = (
+    *(("o", theme.INK), ("^", theme.OURS), ("v", theme.PAPER), ("D", theme.GOOD)),
+    *(("s", "#A0458A"), ("P", "#2A7F9E")),
+)
 THIRDS = ("early", "middle", "late")
 
 

@@ -15,7 +15,7 @@ with timm's transforms) to one grey level, antialiasing included; the tests say 
 Nothing is unpickled, and archives are read without unpacking them. Importing this package does not import torch.
 """
 
-from experiments.data.opening import checksum_of, open_data
+from experiments.data.opening import checksum_of, evaluation_size, open_data
 from experiments.data.source import DataSource, MicroBatch, steps_per_epoch
 
-__all__ = ["DataSource", "MicroBatch", "checksum_of", "open_data", "steps_per_epoch"]
+__all__ = ["DataSource", "MicroBatch", "checksum_of", "evaluation_size", "open_data", "steps_per_epoch"]

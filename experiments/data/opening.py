@@ -32,6 +32,13 @@ def checksum_of(data: Data) -> str:
     return _READERS[data.reader].checksum(data)
 
 
+def evaluation_size(settings: Settings) -> int:
+    """How many images a run is scored on; reads the set or lists its files. DataError where it is missing."""
+    return len(
+        chosen_images(_READERS[settings.data.reader].read(settings.data, settings.image_size), settings.data).evaluation
+    )
+
+
 def open_data(settings: Settings, *, device: "torch.device | str", rank: int = 0, world_size: int = 1) -> DataSource:
     """Read a data set, or list its files, and make it ready for training on `device`.
 

@@ -1,5 +1,6 @@
 """Attribution against exact values: random games of up to 8 players, the axioms, and runs that diverged."""
 
+import json
 import math
 from itertools import combinations, permutations
 
@@ -8,11 +9,13 @@ import pytest
 from scipy import stats as distributions
 
 from analysis.attribution import factorial, interactions, shapley, single
-from analysis.attribution.game import Game, game_of
+from analysis.attribution.game import game_of
+from analysis.attribution.study import EXACT, FACTORIAL, SHAPLEY
 from analysis.collect import collect
 from analysis.groups import groups_of
-from analysis.stats import AdditiveModel, Means
-from roadmap import STEPS, step_at, subsets
+from analysis.views import views_of
+from roadmap import STEPS, contrasts, step_at, subsets
+from roadmap.noise import AdditiveModel, Means
 from tests.analysis import factory
 
 GAMES, SEEDS, NOISE = 1000, 3, 0.1
@@ -43,7 +46,7 @@ def noisy(values, sets, used, rng=1, seeds=SEEDS, noise=NOISE):
 
 
 def exact(values, players):
-    return values @ shapley.exact_weights(players)[1].T
+    return values @ contrasts.shapley_weights(players)[1].T
 
 
 @pytest.mark.parametrize("k", [2, 3, 4])
@@ -64,7 +67,7 @@ def test_sampled_shapley_covers_exact_values(k, orders):
     off, widths, covered = [], [], []
     for seed in range(25):  # other orders for every 40 of the 1,000 games
         players, sets, values = random_games(k, games=GAMES // 25, rng=100 * k + seed)
-        used, weights = shapley.pair_weights(subsets.orders(players, orders, seed), players)
+        used, weights = contrasts.order_weights(subsets.orders(players, orders, seed), players)
         value, low, high = shapley.over_pairs(weights, noisy(values, sets, used, rng=seed))
         true = exact(values, players)
         covered.append((low <= true) & (true <= high))
@@ -78,7 +81,7 @@ def test_sampled_shapley_covers_exact_values(k, orders):
 
 def test_noise_shared_by_all_pairs_is_in_the_interval():
     players, sets, values = random_games(6, orders=1)  # additive: all orders agree, only the noise is left
-    used, weights = shapley.pair_weights(subsets.orders(players, 20), players)
+    used, weights = contrasts.order_weights(subsets.orders(players, 20), players)
     means = noisy(values, sets, used, noise=0.5)
     _, low, high = shapley.over_pairs(weights, means)
     true = exact(values, players)
@@ -92,7 +95,7 @@ def test_noise_shared_by_all_pairs_is_in_the_interval():
 def test_exact_games_cover_with_seed_noise(k):
     players, sets, values = random_games(k, rng=k + 10)
     means = noisy(values, sets, sets)
-    weights = shapley.exact_weights(players)[1]
+    weights = contrasts.shapley_weights(players)[1]
     _, low, high, _ = means.intervals(weights)
     true = exact(values, players)
     assert ((low <= true) & (true <= high)).mean() >= 0.93
@@ -103,7 +106,7 @@ def test_exact_games_cover_with_seed_noise(k):
 @pytest.mark.parametrize("k", [3, 6, 8])
 def test_exact_interactions_cover(k):
     players, sets, values = random_games(k, rng=k + 20)
-    weights = interactions.exact_interaction_weights(players)[1]
+    weights = contrasts.interaction_weights(players)[1]
     _, low, high, _ = noisy(values, sets, sets).intervals(weights)
     true = values @ weights.T
     assert ((low <= true) & (true <= high)).mean() >= 0.93
@@ -112,7 +115,7 @@ def test_exact_interactions_cover(k):
 
 def test_exact_interaction_of_two_is_the_second_difference():
     players, sets, values = random_games(2, 2, games=3)
-    weights = interactions.exact_interaction_weights(players)[1]
+    weights = contrasts.interaction_weights(players)[1]
     place = {one: values[:, i] for i, one in enumerate(sets)}
     expected = place[players] - place[("p0",)] - place[("p1",)] + place[()]
     assert (values @ weights.T)[:, 0] == pytest.approx(expected)
@@ -121,7 +124,7 @@ def test_exact_interaction_of_two_is_the_second_difference():
 def test_interaction_index_weighs_the_pairs_worth_alone_in_a_game_of_pairs():
     players, sets, values = random_games(6, 2, games=20, rng=5)
     place = {one: values[:, i] for i, one in enumerate(sets)}
-    weights = interactions.exact_interaction_weights(players)[1]
+    weights = contrasts.interaction_weights(players)[1]
     for row, (a, b) in enumerate(combinations(players, 2)):
         worth = place[(a, b)] - place[(a,)] - place[(b,)] + place[()]
         assert values @ weights[row] == pytest.approx(worth)
@@ -142,7 +145,7 @@ def test_fitted_interactions_cover_in_games_of_pairs(k, orders):
     design, inverse, df, pairs = fit_matrix(players, used)
     means = noisy(values, sets, used)
     estimate, low, high, _ = interactions.fit_pairs(means.mean, design, inverse, df, pairs)
-    true = values @ interactions.exact_interaction_weights(players)[1].T
+    true = values @ contrasts.interaction_weights(players)[1].T
     found = ~np.isnan(estimate)
     assert found.all()
     assert ((low <= true) & (true <= high)).mean() >= 0.93
@@ -153,26 +156,26 @@ def test_fitted_interactions_cover_in_games_of_pairs(k, orders):
 @pytest.mark.parametrize("k", [6, 7, 8])
 def test_factorial_effects_cover(k):
     players, sets, values = random_games(k, 3, rng=k + 40)
-    contrasts = factorial.factorial_contrasts(players)
-    means = noisy(values, sets, contrasts.sets)
-    noise = means.contrast(contrasts.main[:1])[1][..., 0] ** 2
-    effect, low, high = factorial.effects_from(means.mean, contrasts, noise, means.df)
+    design = contrasts.factorial_contrasts(players)
+    means = noisy(values, sets, design.sets)
+    noise = means.contrast(design.main[:1])[1][..., 0] ** 2
+    effect, low, high = factorial.effects_from(means.mean, design, noise, means.df)
     member = np.array([[p in one for one in sets] for p in players])
     true = np.stack([values[:, m].mean(axis=1) - values[:, ~m].mean(axis=1) for m in member], axis=1)
     assert ((low <= true) & (true <= high)).mean() >= 0.93
-    df = len(contrasts.idle) if contrasts.triples.any() else means.df
+    df = len(design.idle) if design.triples.any() else means.df
     allowed = 2 * distributions.t.ppf(0.975, df) * np.sqrt(((effect - true) ** 2).mean())
     assert np.median(high - low) <= 1.3 * allowed
-    _, low, high = factorial.effects_from(means.mean, contrasts, noise, 0)  # one seed: wider, still covering
+    _, low, high = factorial.effects_from(means.mean, design, noise, 0)  # one seed: wider, still covering
     assert ((low <= true) & (true <= high)).mean() >= 0.93
 
 
 def test_factorial_is_exact_in_games_of_pairs():
     players, sets, values = random_games(8, 2, games=10, rng=3)
-    contrasts = factorial.factorial_contrasts(players)
+    design = contrasts.factorial_contrasts(players)
     place = {one: i for i, one in enumerate(sets)}
-    own = values[:, [place[one] for one in contrasts.sets]]
-    effect, low, high = factorial.effects_from(own, contrasts, np.full(10, 1e-12), 10)
+    own = values[:, [place[one] for one in design.sets]]
+    effect, low, high = factorial.effects_from(own, design, np.full(10, 1e-12), 10)
     member = np.array([[p in one for one in sets] for p in players])
     true = np.stack([values[:, m].mean(axis=1) - values[:, ~m].mean(axis=1) for m in member], axis=1)
     assert effect == pytest.approx(true)
@@ -183,7 +186,7 @@ def test_factorial_is_exact_in_games_of_pairs():
 
 
 def sampled(values, sets, players, orders=10):
-    used, weights = shapley.pair_weights(subsets.orders(players, orders), players)
+    used, weights = contrasts.order_weights(subsets.orders(players, orders), players)
     place = {one: i for i, one in enumerate(sets)}
     mean = values[:, [place[one] for one in used]]
     return shapley.over_pairs(weights, Means(mean, np.eye(len(used)), np.zeros(len(values)), 10))[0]
@@ -241,8 +244,8 @@ def game_in(folder, players=None):
 def test_a_game_of_all_subsets_from_runs(tmp_path):
     game = game_in(write_sets(tmp_path, subsets.all_subsets(PLAYERS)))
     assert game.players == PLAYERS
-    assert shapley.is_complete(game)
-    values = shapley.shapley_of(game, None)
+    assert shapley.complete_games(game) == [PLAYERS]
+    values = shapley.exact_shapley(game)
     assert values.estimate == pytest.approx([1.0, 0.8, -0.2], abs=0.05)
     assert (values.n, values.bounded) == (3, (False,) * 3)
     pairs = interactions.interactions_of(game).frame().set_index("name")["estimate"]
@@ -274,13 +277,15 @@ def test_orders_and_factorial_are_found_in_the_runs(tmp_path):
     drawn = subsets.orders(players, 6, seed=2)
     sets = dict.fromkeys([*subsets.sets_of_orders(drawn, players), *subsets.factorial(players)])
     game = game_in(write_sets(tmp_path, sets, seeds=(0, 1)), players)
-    found = shapley.find_orders(game)
-    assert (found.seed, found.orders) == (2, tuple(drawn))
-    values = shapley.shapley_of(game, found)
+    absent = subsets.orders(players, 2, seed=3)
+    planned = [(drawn[0], drawn[1]), (absent[0], absent[1]), *zip(drawn[::2], drawn[1::2], strict=True)]
+    found = shapley.complete_pairs(game, planned)
+    assert found == drawn  # what was not trained is left out, what two studies drew counts once
+    assert shapley.complete_pairs(game, planned[:2]) == []
+    values = shapley.sampled_shapley(game, found)
     assert values.estimate.sum() == pytest.approx(game.means.mean[game.columns([players])] - game.means.mean[0])
     assert dict(zip(values.names, values.estimate, strict=True))["gelu"] == pytest.approx(0.8, abs=0.05)
-    assert factorial.is_there(game)
-    main = factorial.factorial_of(game)
+    main = factorial.factorial_of(game, factorial.find_factorial(game))
     assert dict(zip(main.names, main.estimate, strict=True))["gelu"] == pytest.approx(0.8, abs=0.05)
     positions = shapley.gains_by_position(game, found)
     assert len(positions) == 6 * 12
@@ -296,7 +301,7 @@ def test_a_diverged_run_gives_bounds_and_no_number(tmp_path):
         factory.write(tmp_path, record)
     game = game_in(tmp_path)
     assert game.diverged == (("gelu",),)
-    values = shapley.shapley_of(game, None)
+    values = shapley.exact_shapley(game)
     assert values.bounded == (True, True, True)
     assert np.isnan(values.estimate).all() and np.isnan(values.p).all()
     true = [1.0, 0.8, -0.2]
@@ -306,7 +311,7 @@ def test_a_diverged_run_gives_bounds_and_no_number(tmp_path):
 
 def test_one_seed_gives_no_noise_and_says_so(tmp_path):
     game = game_in(write_sets(tmp_path, subsets.all_subsets(PLAYERS), seeds=[0]))
-    values = shapley.shapley_of(game, None)
+    values = shapley.exact_shapley(game)
     assert values.n == 1
     assert np.isnan(values.low).all()
 
@@ -340,6 +345,57 @@ def test_techniques_one_by_one(tmp_path):
     assert found["original, no change"].estimate == pytest.approx([0.5])
 
 
-def test_two_player_game_does_not_search_forever():
-    game = Game(("a", "b"), tuple(subsets.all_subsets("ab")), Means(np.zeros(4), np.eye(4), np.array(0.1), 4), (2,) * 4)
-    assert shapley.find_orders(game).pairs == shapley.MOST_ORDERS // 2
+# --- from a folder: which studies lie in it ---
+
+
+def attribution_in(folder):
+    collection = collect(folder)
+    return views_of(collection, groups_of(collection)[0])[0].attribution
+
+
+def test_exact_values_beside_a_ladder(tmp_path):
+    """The game of all subsets is found among the ladder's sets, and its pairs are the exact ones."""
+    write_sets(tmp_path, dict.fromkeys([*subsets.all_subsets(PLAYERS), *(step.changes for step in STEPS)]))
+    found = attribution_in(tmp_path)
+    assert found.effects[EXACT].names == found.paired == PLAYERS
+    assert found.effects[EXACT].estimate == pytest.approx([1.0, 0.8, -0.2], abs=0.05)
+    assert "all 8 sets of stage_ratio, gelu, layer_norm" in found.how[EXACT]
+    assert found.pairs.names == ("stage_ratio × gelu", "stage_ratio × layer_norm", "gelu × layer_norm")
+
+
+def test_two_changes_are_a_game_only_where_they_are_all(tmp_path):
+    pair = subsets.all_subsets(("gelu", "layer_norm"))
+    assert EXACT in attribution_in(write_sets(tmp_path / "alone", pair)).effects
+    among = write_sets(tmp_path / "among", [*pair, ("depthwise",), ("width",)])
+    assert EXACT not in attribution_in(among).effects
+
+
+def test_shapley_values_need_the_plan_that_drew_the_orders(tmp_path):
+    players = STEPS[-1].changes
+    drawn = subsets.orders(players, 6, seed=99)
+    write_sets(tmp_path, subsets.sets_of_orders(drawn, players), seeds=(0, 1))
+    assert SHAPLEY not in attribution_in(tmp_path).effects
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "orders-00000000.json").write_text(json.dumps({"orders": drawn}))
+    found = attribution_in(tmp_path)
+    assert found.how[SHAPLEY] == "mean gain over 6 random orders in 3 antithetic pairs"
+    assert len(found.positions) == 6 * len(players)
+
+
+@pytest.mark.parametrize("study", ["orders", "factorial"])
+def test_with_matched_widths_the_change_of_width_is_no_player(tmp_path, study):
+    """Sets that differ in it alone are one network and one run; every method goes on with the other changes."""
+    players = STEPS[-1].changes
+    acting = tuple(name for name in players if name != "width")
+    drawn = subsets.orders(players, 6)
+    planned = subsets.sets_of_orders(drawn, players) if study == "orders" else subsets.factorial(players)
+    sets = dict.fromkeys(tuple(name for name in one if name != "width") for one in planned)
+    for number, one in enumerate(sets):
+        for seed in range(2):
+            record = factory.record(None, seed, worth(one), changes=one, recipe="enhanced", flags={"width": 30.5})
+            factory.write(tmp_path, record | {"run_id": f"{number:060x}{seed:04x}"})
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "orders-00000000.json").write_text(json.dumps({"orders": drawn}))
+    found = attribution_in(tmp_path).effects[SHAPLEY if study == "orders" else FACTORIAL]
+    assert found.names == acting
+    assert dict(zip(acting, found.estimate, strict=True))["gelu"] == pytest.approx(0.8, abs=0.05)

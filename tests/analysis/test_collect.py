@@ -293,6 +293,22 @@ def test_matched_widths_are_a_ladder_of_their_own(tmp_path):
     assert "widths matched" in groups[1].title
 
 
+def test_in_a_matched_ladder_the_step_of_the_width_is_passed_over(tmp_path):
+    for step in (step for step in STEPS[1:] if step.name != "width"):
+        changes = tuple(name for name in step.changes if name != "width")
+        for seed in range(3):
+            top1 = value(step.name) + 0.01 * seed
+            record = factory.record(None, seed, top1, changes=changes, recipe="enhanced", flags={"width": 21.5})
+            factory.write(tmp_path, record)
+    (group,), _ = groups_of(collect(tmp_path))
+    ladder = ladder_of(group)
+    assert ladder.row("width")["status"] == "missing"
+    row = ladder.row("inverted_bottleneck")
+    assert row["parent"] == "depthwise"
+    assert row["gain"] == pytest.approx(value("inverted_bottleneck") - value("depthwise"))
+    assert "increase width" in ladder.notes[0]
+
+
 def test_second_regime_is_the_same_data_and_budget(tmp_path):
     factory.write_all(tmp_path, factory.ladder(value))
     factory.write_all(tmp_path, factory.ladder(value, regime="base", seeds=[0]))

@@ -12,6 +12,7 @@ from statsmodels.stats.power import TTestPower
 
 from analysis import stats
 from roadmap import STEPS
+from roadmap.noise import AdditiveModel
 
 NAMES = [step.name for step in STEPS]
 PAIRS = [(i, NAMES.index(step.parent)) for i, step in enumerate(STEPS) if step.parent]
@@ -35,7 +36,7 @@ TRUE = 80 + np.cumsum(np.linspace(-0.4, 0.6, len(NAMES)))
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_intervals_cover_known_gains_and_are_hardly_wider_than_exact(seeds):
     cells, blocks, values = simulate(2000, TRUE, seeds)
-    gain, low, high, _ = stats.AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)
+    gain, low, high, _ = AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)
     true = WEIGHTS @ TRUE
     covered = ((low <= true) & (true <= high)).mean(axis=0)
     assert covered.min() >= 0.93
@@ -48,7 +49,7 @@ def test_intervals_cover_known_gains_and_are_hardly_wider_than_exact(seeds):
 def test_intervals_cover_when_runs_are_missing():
     cells, blocks, values = simulate(2000, TRUE, seeds=4, rng=1)
     kept = np.random.default_rng(3).permutation(len(cells))[: int(0.8 * len(cells))]
-    model = stats.AdditiveModel(cells[kept], blocks[kept])
+    model = AdditiveModel(cells[kept], blocks[kept])
     assert model.blocked
     _, low, high, _ = model.fit(values[:, kept]).intervals(WEIGHTS)
     true = WEIGHTS @ TRUE
@@ -59,7 +60,7 @@ def test_intervals_cover_when_runs_are_missing():
 
 def test_holm_keeps_false_positives_below_five_per_cent():
     cells, blocks, values = simulate(20000, np.full(len(NAMES), 80.0), rng=2)
-    p = stats.AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)[3]
+    p = AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)[3]
     rejected = p.min(axis=1) * len(PAIRS) < 0.05  # Holm's first step decides whether anything is rejected
     for i in [*np.flatnonzero(rejected)[:5], *np.flatnonzero(~rejected)[:5]]:
         assert (stats.holm(p[i]) < 0.05).any() == rejected[i]
@@ -73,7 +74,7 @@ def test_power_at_the_minimum_detectable_effect_is_what_it_says():
     means = np.full(len(NAMES), 80.0)
     means[-1] += effect
     cells, blocks, values = simulate(4000, means, rng=4)
-    p = stats.AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)[3][:, -1]
+    p = AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)[3][:, -1]
     assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.02)
 
 
@@ -82,7 +83,7 @@ def test_model_equals_statsmodels_on_unbalanced_data():
     kept = np.delete(np.arange(len(cells)), [0, 7, 20, 21])
     frame = pd.DataFrame({"y": values[0][kept], "cell": cells[kept].astype(str), "block": blocks[kept].astype(str)})
     expected = smf.ols("y ~ 0 + C(cell) + C(block)", frame).fit()
-    fit = stats.AdditiveModel(cells[kept], blocks[kept]).fit(frame["y"].to_numpy())
+    fit = AdditiveModel(cells[kept], blocks[kept]).fit(frame["y"].to_numpy())
     assert fit.df == expected.df_resid
     assert float(fit.sigma) == pytest.approx(math.sqrt(expected.mse_resid))
     gain, low, high, p = fit.intervals(WEIGHTS)
@@ -95,25 +96,25 @@ def test_model_equals_statsmodels_on_unbalanced_data():
 
 def test_balanced_means_are_plain_means():
     cells, blocks, values = simulate(3, TRUE, rng=6)
-    fit = stats.AdditiveModel(cells, blocks).fit(values)
+    fit = AdditiveModel(cells, blocks).fit(values)
     assert np.allclose(fit.mean, values.reshape(3, len(NAMES), 3).mean(axis=2))
 
 
 def test_seeds_that_do_not_link_the_steps_leave_the_seed_effect_out():
-    model = stats.AdditiveModel([0, 0, 1, 1], [0, 1, 2, 3])
+    model = AdditiveModel([0, 0, 1, 1], [0, 1, 2, 3])
     assert not model.blocked
     assert model.df == 2
 
 
 def test_one_run_per_step_gives_no_interval():
-    fit = stats.AdditiveModel([0, 1], [0, 0]).fit(np.array([80.0, 81.0]))
+    fit = AdditiveModel([0, 1], [0, 0]).fit(np.array([80.0, 81.0]))
     gain, low, high, p = fit.intervals(np.array([[-1.0, 1.0]]))
     assert gain[0] == pytest.approx(1)
     assert np.isnan([low[0], high[0], p[0]]).all()
 
 
 def test_no_spread_at_all_is_no_certainty():
-    fit = stats.AdditiveModel([0, 0, 1, 1], [0, 1, 0, 1]).fit(np.array([80.0, 80.0, 81.0, 81.0]))
+    fit = AdditiveModel([0, 0, 1, 1], [0, 1, 0, 1]).fit(np.array([80.0, 80.0, 81.0, 81.0]))
     assert float(fit.sigma) == 0
     assert np.isnan(fit.intervals(np.array([[-1.0, 1.0]]))[1]).all()
 
