@@ -217,6 +217,14 @@ def test_compiled_blocks_and_network_equal_plain(step: str) -> None:
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_any_number_of_blocks_is_compiled() -> None:
+    """Stochastic depth gives every block a constant of its own, and the compiler's own limit is eight."""
+    model = build("gelu", regime="micro", depths=(3, 3, 3, 3), num_classes=4, layer_scale=0.1, drop_path=0.2).train()
+    compile_network(model, "blocks", backend="aot_eager")
+    loss, *gradients = _loss_and_gradients(model, torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))
+    assert torch.isfinite(loss) and len(gradients) == len(list(model.parameters()))
+
+
 def _loss_and_gradients(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
     loss = loss_of(model(images), labels, 0.1)
     loss.backward()
