@@ -8,12 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.attribution.game import Effects
+from analysis.attribution.kernels import kernel_curves
 from analysis.attribution.study import Attribution, attribution_of
 from analysis.collect import Collection, collect
 from analysis.figures.attribution import effects_figure, interactions_figure, positions_figure
 from analysis.figures.curves import curves_figure
 from analysis.figures.gains import gains_figure
-from analysis.figures.kernels import has_kernels, kernels_figure
+from analysis.figures.kernels import context_curve, has_kernels, kernels_figure, ladder_curve
 from analysis.figures.roadmap import roadmap_figure
 from analysis.figures.tradeoff import METRICS, has_metric, tradeoff_figure
 from analysis.groups import Group, groups_of, second_regime
@@ -153,10 +154,10 @@ def figures_of(view: View) -> Iterator[Named]:
         if has_metric(ladder, metric):
             name = f"accuracy-{metric.replace('_', '-')}"
             yield Named(name, f"Accuracy against {METRICS[metric][0]}", _tradeoff(view, metric))
-    named = {"these runs": ladder} if published else {}
+    named = {"these runs": ladder_curve(ladder)} if published else {}
     for one in (published or ladder, view.paper_second or (view.second if not published else None)):
         if one is not None:
-            named[f"the paper, {one.title.split(', ')[-1]}"] = one
+            named[f"the paper, {one.title.split(', ')[-1]}"] = ladder_curve(one)
     if has_kernels(ladder):
         yield Named(
             "kernels", "Kernel sizes", lambda size: kernels_figure(named, caption=caption.split(" Axes")[0], size=size)
@@ -198,6 +199,13 @@ def _attribution_figures(view: View, found: Attribution, caption: str) -> Iterat
             "contexts",
             "Pairs in their contexts",
             lambda size: effects_figure({"": contexts}, {}, what=what, caption=caption, size=size),
+        )
+    kernels = {curve.name: context_curve(curve) for curve in kernel_curves(found.game)}
+    if kernels:
+        yield Named(
+            "kernel-contexts",
+            "Kernel sizes in several networks",
+            lambda size: kernels_figure(kernels, caption=f"{caption} Intervals: 95 %.", size=size),
         )
     for number, (name, effects) in enumerate(found.techniques.items(), start=1):
         yield Named(f"techniques-{number}", f"Techniques: {name}", _techniques(name, effects, caption))

@@ -1,12 +1,13 @@
 """The report's sections on sets of changes: words, figures and sortable tables of every effect."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from analysis.attribution.game import Effects
+from analysis.attribution.kernels import KernelCurve, kernel_curves
 from analysis.attribution.study import Attribution
 from analysis.page import Drawing, Section, Table
-from analysis.tables import signed
+from analysis.tables import plain, signed
 
 MOST_ROWS = 200
 
@@ -32,6 +33,18 @@ def attribution_sections(
             tables.append(_effects_table(found.pairs, f"all pairs ({found.pairs_how})", {}))
         words = ["Above 0: the two bring more together than the sum of what each brings without the other."]
         parts.append(Section("pairs", "Changes in pairs", words, shown("interactions", "contexts"), tables))
+    curves = kernel_curves(found.game)
+    if curves:
+        words = ["Kernel sizes on every set of other changes that was trained with at least three of them."]
+        parts.append(
+            Section(
+                "kernel-contexts",
+                "Kernel sizes in several networks",
+                words,
+                shown("kernel-contexts"),
+                _kernel_tables(curves),
+            )
+        )
     if found.techniques:
         tables = [_effects_table(effects, name, {}) for name, effects in found.techniques.items()]
         words = ["Each technique taken from the recipe, or added to it, by itself; everything else stays."]
@@ -87,6 +100,29 @@ def _methods_table(series: Mapping[str, Effects], labels: Mapping[str, str]) -> 
                 cells.append(("–", None))
         rows.append(cells)
     return Table(["change", *series], rows, "gains and 95 % intervals, points of top-1", css="ladder")
+
+
+def _kernel_tables(curves: Sequence[KernelCurve]) -> list[Table]:
+    """Top-1 by kernel and network, and the gains over the smallest kernel."""
+    sizes = sorted({size for curve in curves for size in curve.sizes})
+    heads = ["network", *(f"{size} × {size}" for size in sizes)]
+    means: list[list[tuple[str, float | None]]] = []
+    gains: list[list[tuple[str, float | None]]] = []
+    for curve in curves:
+        top1 = dict(zip(curve.sizes, curve.top1, strict=True))
+        means.append(
+            [(curve.name, None), *((plain(top1.get(s, math.nan)), _key(top1.get(s, math.nan))) for s in sizes)]
+        )
+        places = {size: i for i, size in enumerate(curve.sizes[1:])}
+        cells = [
+            (_interval(curve.gains, places[s]), _key(curve.gains.estimate[places[s]])) if s in places else ("–", None)
+            for s in sizes[1:]
+        ]
+        gains.append([(curve.name, None), *cells])
+    return [
+        Table(heads, means, "mean top-1, per cent"),
+        Table([heads[0], *heads[2:]], gains, f"gain over {heads[1]} with its 95 % interval, points of top-1"),
+    ]
 
 
 def _effects_table(effects: Effects, title: str, labels: Mapping[str, str]) -> Table:

@@ -1,75 +1,76 @@
 """Does accuracy saturate with the kernel size?"""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import theme
+from analysis.attribution.kernels import KERNELS, SMALLEST, KernelCurve
 from analysis.ladder import Ladder
-from roadmap import STEPS
+from roadmap.steps import BY_NAME
 
-_KERNELS = [step for step in STEPS if "kernel_size" in step.delta]
-START = _KERNELS[0].parent  # all kernel sizes build on the same step
-SIZES = {START: 3} | {step.name: int(step.delta["kernel_size"]) for step in _KERNELS}
-_MARKS = (("o", theme.OURS), ("D", theme.PAPER), ("s", theme.MUTED))
+START = next(BY_NAME[name].parent for name in KERNELS)  # all kernel sizes build on the same step
+STEP_SIZES = {START: SMALLEST} | KERNELS
+_MARKS = (("o", theme.OURS), ("D", theme.PAPER), ("s", theme.MUTED), ("^", theme.GOOD), ("v", theme.BAD))
 
 
 @dataclass(frozen=True)
-class _Curve:
-    sizes: list[int]
-    gains: list[float]
-    halves: list[float]
+class Curve:
+    """Gain over the smallest kernel by kernel side, points, and half of its 95 % interval; NaN where there is none."""
+
+    sizes: Sequence[int]
+    gains: Sequence[float]
+    halves: Sequence[float]
 
 
-def _curve(ladder: Ladder) -> _Curve:
-    """Gain over the smallest kernel by kernel size and half of its 95 % interval; NaN where there is none."""
+def ladder_curve(ladder: Ladder) -> Curve:
+    """The kernel sizes of a ladder."""
     rows = ladder.table.set_index("step")
     start = 0.0 if rows["n"][START] else math.nan
-    gains = [start if name == START else float(rows["gain"][name]) for name in SIZES]
-    halves = [math.nan if name == START else float(rows["gain_high"][name] - rows["gain"][name]) for name in SIZES]
-    return _Curve(list(SIZES.values()), gains, halves)
+    gains = [start if name == START else float(rows["gain"][name]) for name in STEP_SIZES]
+    halves = [math.nan if name == START else float(rows["gain_high"][name] - rows["gain"][name]) for name in STEP_SIZES]
+    return Curve(list(STEP_SIZES.values()), gains, halves)
+
+
+def context_curve(found: KernelCurve) -> Curve:
+    """The kernel sizes on one set of other changes."""
+    gains = found.gains
+    return Curve(found.sizes, [0.0, *gains.estimate.tolist()], [math.nan, *(gains.high - gains.estimate).tolist()])
 
 
 def has_kernels(ladder: Ladder) -> bool:
     """Whether the smallest kernel and at least one other were trained."""
-    return sum(math.isfinite(gain) for gain in _curve(ladder).gains) >= 2
+    return sum(math.isfinite(gain) for gain in ladder_curve(ladder).gains) >= 2
 
 
 @theme.styled
-def kernels_figure(ladders: dict[str, Ladder], *, caption: str = "", size: str = "page") -> Figure:
-    """Gain over the 3x3 kernel by kernel size, a line per named ladder; hollow where there is no interval."""
+def kernels_figure(curves: Mapping[str, Curve], *, caption: str = "", size: str = "page") -> Figure:
+    """Gain over the 3x3 kernel by kernel size, a line per named curve; hollow where there is no interval."""
     fig = theme.figure(size, height=17 + caption.count("\n"))
     axes = fig.subplots()
     theme.note(fig, caption, size)
-    handles: list[Line2D] = []
     axes.grid(True)
     axes.axhline(0, color=theme.MUTED, linewidth=theme.points(0.8))
-    for i, ((name, ladder), (mark, colour)) in enumerate(zip(ladders.items(), _MARKS, strict=False)):
-        curve = _curve(ladder)
-        places = [kernel + 0.09 * (i - (len(ladders) - 1) / 2) for kernel in curve.sizes]
-        axes.errorbar(
-            places,
-            curve.gains,
-            curve.halves,
-            color=colour,
-            elinewidth=theme.points(0.9),
-            capsize=theme.points(2),
-            fmt="none",
-        )
+    handles: list[Line2D] = []
+    for i, ((name, curve), (mark, colour)) in enumerate(zip(curves.items(), cycle(_MARKS), strict=False)):
+        places = [kernel + 0.09 * (i - (len(curves) - 1) / 2) for kernel in curve.sizes]
+        bars = {"elinewidth": theme.points(0.9), "capsize": theme.points(2), "fmt": "none"}
+        axes.errorbar(places, curve.gains, curve.halves, color=colour, **bars)
         axes.plot(places, curve.gains, "-", color=colour)
         for place, gain, half in zip(places, curve.gains, curve.halves, strict=True):
             face = "white" if half != half and gain != 0 else colour
             axes.plot(place, gain, mark, color=colour, markersize=theme.points(4.5), markerfacecolor=face)
+        filled = colour if any(half == half for half in curve.halves) else "white"
         shown = {"marker": mark, "color": colour, "markersize": theme.points(4.5)}
-        handles.append(
-            Line2D(
-                [], [], label=name, markerfacecolor=colour if any(h == h for h in curve.halves) else "white", **shown
-            )
-        )
-    axes.set_xticks(list(SIZES.values()), [f"{k} × {k}" for k in SIZES.values()])
-    axes.set_xlabel("kernel of the depthwise convolution")
-    axes.set_ylabel("gain over 3 × 3 (points)")
-    fig.legend(handles=handles, loc="outside upper left", ncols=1 if size == "column" else len(handles))
+        handles.append(Line2D([], [], label=name, markerfacecolor=filled, **shown))
+    sizes = sorted({kernel for curve in curves.values() for kernel in curve.sizes})
+    axes.set_xticks(sizes, [f"{k} × {k}" for k in sizes])
+    axes.set_xlabel("kernel of the spatial convolution")
+    axes.set_ylabel(f"gain over {SMALLEST} × {SMALLEST} (points)")
+    columns = 1 if size == "column" else min(len(handles), 3)
+    fig.legend(handles=handles, loc="outside upper left", ncols=columns)
     return fig

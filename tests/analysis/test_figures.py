@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from analysis import theme
 from analysis.figures.curves import curves_figure
 from analysis.figures.gains import gains_figure
-from analysis.figures.kernels import kernels_figure
+from analysis.figures.kernels import kernels_figure, ladder_curve
 from analysis.figures.layout import spread
 from analysis.figures.roadmap import HATCH, roadmap_figure
 from analysis.figures.tradeoff import tradeoff_figure
@@ -129,7 +129,7 @@ def test_gains_show_estimates_intervals_and_verdicts(tiny):
 
 
 def test_kernel_sizes(tiny, base):
-    axes = kernels_figure({"tiny": tiny, "base": base}).axes[0]
+    axes = kernels_figure({"tiny": ladder_curve(tiny), "base": ladder_curve(base)}).axes[0]
     line = next(line for line in axes.lines if len(line.get_xdata()) == 5 and line.get_linestyle() == "-")
     assert line.get_ydata() == pytest.approx([0, 0.43, 0.65, 0.65, 0.55])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["3 × 3", "5 × 5", "7 × 7", "9 × 9", "11 × 11"]
