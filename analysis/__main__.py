@@ -31,6 +31,12 @@ def _parser() -> argparse.ArgumentParser:
         "--size", choices=("page", "column", "slide"), default="page", help="what the figure files are for"
     )
     parser.add_argument("--formats", default="png,svg,pdf", help="file types of the figures (default: png,svg,pdf)")
+    parser.add_argument(
+        "--document",
+        metavar="FILE",
+        type=Path,
+        help="put the numbers between the markers of this Markdown page, e.g. docs/results.md",
+    )
     parser.add_argument("--no-cache", action="store_true", help=f"read every record anew and leave no {CACHE} in DIR")
     return parser
 
@@ -75,7 +81,8 @@ def _analyse(options: argparse.Namespace) -> int:
     shared = {"collection": collection, "aside": aside, "size": options.size, "formats": formats}
     for i, view in enumerate(views):
         folder = options.out if i == 0 else options.out / view.name
-        write_view(view, folder, others=links if i == 0 else (), alerts=alerts, **shared)
+        first = {"others": links, "document": options.document} if i == 0 else {}
+        write_view(view, folder, alerts=alerts, **first, **shared)
         print(f"{folder / 'report.html'}: {view.title}, {len(view.ladder.measured)} of {len(view.ladder.table)} steps")
     return 0
 

@@ -1,5 +1,6 @@
 """Write a view: figures, tables and one page that holds everything."""
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from analysis import tables, theme
 from analysis.agreement import agreement_of
 from analysis.attribution.page import attribution_sections
 from analysis.collect import Collection, Skipped
+from analysis.document import update_document
 from analysis.ladder import FINISHED, Ladder
 from analysis.page import Drawing, Section, Table, data_uri, render
 from analysis.summary import summary_of
@@ -41,26 +43,34 @@ def write_view(
     alerts: Sequence[str] = (),
     size: str = "page",
     formats: tuple[str, ...] = theme.FORMATS,
+    document: Path | None = None,
 ) -> list[Path]:
-    """Write ladder.{png,svg,pdf,csv,md,tex}, figures/, runs.csv, skipped.csv and report.html into `out`."""
+    """Write ladder.{png,svg,pdf,csv,md,tex}, figures/, runs.csv, skipped.csv and report.html into `out`.
+
+    `document` is a Markdown file with markers for what it wants of the page (analysis.document).
+    """
     out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     drawings = {}
     for named in figures_of(view):
         figure = named.draw(size)
         stem = out / "ladder" if named.name == "ladder" else out / "figures" / named.name
-        written += theme.save(figure, stem, formats)
+        written += theme.save(figure, stem, formats, source_of(view))
         wide = figure if size == "page" else named.draw("page")
         drawings[named.name] = Drawing(data_uri(wide), data_uri(named.draw("column")), named.title)
     skipped = (*(collection.skipped if collection else ()), *aside)
+    summary = summary_of(view.ladder, agreement_of(view.ladder))
+    sections = [*_result_sections(view, drawings), *_run_sections(view, collection, skipped)]
     page = render(
         title=f"The road to ConvNeXt: {view.title}",
         subtitle=view.caption,
-        summary=summary_of(view.ladder, agreement_of(view.ladder)),
-        sections=[*_result_sections(view, drawings), *_run_sections(view, collection, skipped)],
+        summary=summary,
+        sections=sections,
         alerts=[*alerts, *_alerts(view.ladder)],
         others=others,
     )
+    if document is not None:
+        update_document(document, summary, sections)
     texts = {
         "ladder.csv": tables.csv_of(view.ladder),
         "ladder.md": tables.markdown_of(view.ladder),
@@ -74,6 +84,11 @@ def write_view(
         (out / name).write_text(text, encoding="utf-8")
         written.append(out / name)
     return written
+
+
+def source_of(view: View) -> str:
+    """A hash of every number that the figures of a view draw from its ladder, and of their caption."""
+    return hashlib.sha256((tables.csv_of(view.ladder) + view.caption).encode()).hexdigest()[:16]
 
 
 def _alerts(ladder: Ladder) -> list[str]:

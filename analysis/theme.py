@@ -164,11 +164,14 @@ def freeze(fig: Figure) -> None:
         axes.set_position((round(left, 5), round(bottom, 5), round(width, 5), round(height, 5)))
 
 
-def save(fig: Figure, stem: Path, formats: tuple[str, ...] = FORMATS) -> list[Path]:
-    """Write a figure in every format next to each other, without dates, so that equal figures give equal files."""
+def save(fig: Figure, stem: Path, formats: tuple[str, ...] = FORMATS, source: str = "") -> list[Path]:
+    """Write a figure in every format next to each other, without dates, so that equal figures give equal files.
+
+    `source` says what was drawn; a PNG carries it, so that one that is out of date can be told.
+    """
     stem.parent.mkdir(parents=True, exist_ok=True)
     metadata: dict[str, dict[str, str | None]] = {
-        "png": {"Software": None},
+        "png": {"Software": None, "Source": source or None},
         "svg": {"Date": None},
         "pdf": {"CreationDate": None},
     }

@@ -25,6 +25,11 @@ def replaced(text: str, name: str, content: str) -> str:
     return text[: match.start(2)] + f"\n{content}\n" + text[match.end(2) :]
 
 
+def names_in(text: str) -> list[str]:
+    """The names of the markers in a text, in the order in which they stand there."""
+    return re.findall(r"<!-- ([\w-]+):begin -->", text)
+
+
 def update_file(path: Path, contents: dict[str, str]) -> None:
     """Replace what stands between each named pair of markers in a file."""
     text = path.read_text()
