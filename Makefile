@@ -43,9 +43,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
-figures: $(STAMP)  ## draw the README's figure and tables anew
-	$(PY) -m analysis paper --out build/paper --formats png
+figures: $(STAMP)  ## draw the figures of README and docs anew and renew their numbers, from results/ and the paper
+	$(PY) -m analysis paper --out build/paper --formats png --size column
+	$(PY) -m analysis results/fashion_mnist --out build/own --formats png --size column
+	$(PY) -m analysis results/fashion_mnist --out results/report --formats png --document docs/results.md
 	cp build/paper/ladder.png docs/paper-ladder.png
+	cp build/own/ladder.png docs/own-ladder.png
 	$(PY) -m roadmap readme README.md
 	$(PY) -m experiments bench table --readme README.md --page docs/speed.md
 

@@ -65,7 +65,8 @@ def roadmap_figure(
         *([columns[2]] if paper else []),
         columns[3],
     ]
-    fig = theme.figure(size, height=1.5 * len(rows.steps) + 7 + 1.1 * caption.count("\n"))
+    pitch = 1.8 if size == "column" else 1.5  # in a narrow figure some labels take two lines
+    fig = theme.figure(size, height=pitch * len(rows.steps) + 7 + 1.1 * caption.count("\n"))
     axes = fig.subplots(1, len(widths), sharey=True, width_ratios=widths)
     _sections(axes[0], rows, show_names=size != "column")
     bars = axes[1]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from analysis.__main__ import main
 from analysis.report import source_of
-from analysis.views import load, paper_views
+from analysis.views import load
 from experiments import studies
 from experiments.records import RunDir
 from tests.conftest import ROOT
@@ -55,9 +55,10 @@ def test_figures_are_those_of_the_records() -> None:
     assert set(drawn.values()) == {source_of(load(RUNS)[0])}, f"run `make figures`: {drawn}"
 
 
-def test_the_papers_figure_is_that_of_its_numbers() -> None:
-    drawn = Image.open(ROOT / "docs" / "paper-ladder.png").text.get("Source")  # type: ignore[attr-defined]
-    assert drawn == source_of(paper_views()[0]), "docs/paper-ladder.png is stale: run `make figures`"
+@pytest.mark.parametrize("name, source", [("paper-ladder", "paper"), ("own-ladder", RUNS)])
+def test_the_readmes_figures_are_those_of_their_numbers(name: str, source: str | Path) -> None:
+    drawn = Image.open(ROOT / "docs" / f"{name}.png").text.get("Source")  # type: ignore[attr-defined]
+    assert drawn == source_of(load(source)[0]), f"docs/{name}.png is stale: run `make figures`"
 
 
 def test_the_pictures_of_the_documents_exist() -> None:
