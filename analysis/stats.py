@@ -1,6 +1,7 @@
 """How large is a gain, and could it be noise? Everything here is a function of arrays; the noise: `roadmap.noise`."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,9 @@ def two_sample(a: Sequence[float], b: Sequence[float], confidence: float = CONFI
     estimate = float(np.mean(a) - np.mean(b)) if len(a) and len(b) else math.nan
     if min(len(a), len(b)) < 2 or max(np.ptp(a), np.ptp(b)) < NO_SPREAD:
         return Interval(estimate, math.nan, math.nan)
-    test = stats.ttest_ind(a, b, equal_var=False)
+    with warnings.catch_warnings():  # one of the two may be constant: a few runs can have the very same top-1
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        test = stats.ttest_ind(a, b, equal_var=False)
     low, high = test.confidence_interval(confidence)
     return Interval(estimate, float(low), float(high), float(test.pvalue))
 

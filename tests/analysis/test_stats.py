@@ -164,6 +164,12 @@ def test_paired_and_two_sample_equal_scipy():
     assert math.isnan(stats.two_sample([81.0], [80.0, 80.1]).low)
 
 
+def test_two_samples_of_which_one_is_constant_give_an_interval_without_a_warning(recwarn):
+    found = stats.two_sample([86.79, 86.79], [86.76, 86.71])
+    assert found.low < found.estimate == pytest.approx(0.055) < found.high
+    assert not recwarn.list
+
+
 def test_sampling_error_is_binomial_and_the_bound_holds():
     assert stats.sampling_error(80.0, 10000) == pytest.approx(0.4)
     random = np.random.default_rng(0)
