@@ -1,6 +1,7 @@
 """Top-1 over the epochs, a panel per section of the ladder."""
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import theme
@@ -17,7 +18,8 @@ def curves_figure(ladder: Ladder, curves: pd.DataFrame, *, caption: str = "", si
     sections = list(dict.fromkeys(trained["section"]))
     columns = 2 if size == "column" else 3
     rows = -(-len(sections) // columns)
-    fig = theme.figure(size, height=13 * rows + 3 + caption.count("\n"))
+    most = int(trained.groupby("section").size().max()) if len(trained) else 0
+    fig = theme.figure(size, height=(9 + 1.4 * most) * rows + 3 + caption.count("\n"))
     panels = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     theme.note(fig, caption, size)
     lines = {step: one.sort_values("epoch") for step, one in curves.groupby("step")}
@@ -33,8 +35,7 @@ def curves_figure(ladder: Ladder, curves: pd.DataFrame, *, caption: str = "", si
             line = lines[row.step]
             style = {"color": _SHADES[i % len(_SHADES)], "linestyle": _LINES[i % len(_LINES)]}
             axes.plot(line["epoch"], line["top1"], **style, label=row.label, zorder=2)
-        axes.set_title(section)
-        axes.legend(loc="lower right", fontsize=axes.xaxis.label.get_size() - 2, handlelength=2.2)
+        _legend_above(axes, section)
     for axes in panels[len(sections) :]:
         axes.set_axis_off()
     low = curves.groupby("step")["top1"].quantile(0.25).min()
@@ -44,3 +45,19 @@ def curves_figure(ladder: Ladder, curves: pd.DataFrame, *, caption: str = "", si
         axes.set_xlabel("epoch")
     fig.supylabel("top-1 accuracy (%)", fontsize=panels[0].xaxis.label.get_size())
     return fig
+
+
+def _legend_above(axes: Axes, title: str) -> None:
+    """Title and key over the panel: inside it they would cover lines that rise steeply and end close together."""
+    text = axes.xaxis.label.get_size()
+    axes.legend(
+        title=title,
+        title_fontproperties={"weight": "bold", "size": text},
+        fontsize=text - 2,
+        handlelength=2.2,
+        alignment="left",
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0,
+        borderpad=0.2,
+    )

@@ -140,7 +140,7 @@ def test_curves(tiny):
         [(s, e, 70 + e) for s in ("gelu", "width") for e in range(5)], columns=["step", "epoch", "top1"]
     )
     figure = curves_figure(tiny, frame)
-    assert [axes.get_title(loc="left") for axes in figure.axes[:2]] == ["ResNeXt-ify", "micro design"]
+    assert [axes.get_legend().get_title().get_text() for axes in figure.axes[:2]] == ["ResNeXt-ify", "micro design"]
 
 
 @pytest.mark.parametrize("wanted", [[0, 0, 0], [5, 5, 5.1, 9], [9.9, 9.9], [], [3], [0, 10, 0, 10]])
