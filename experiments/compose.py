@@ -7,13 +7,14 @@ from typing import Any
 from experiments.errors import ConfigError
 from experiments.fields import is_resolved
 from experiments.identity import idle_fields
+from experiments.naming import place_of
 from experiments.settings import PRECISIONS, Batch, Budget, Checkpoint, Data, Logger, Recipe, Settings
 from experiments.techniques import without
-from roadmap.design import FLAGS, Design
+from roadmap.design import Design
 from roadmap.match import match_width
 from roadmap.regimes import CONF, regime
-from roadmap.resolve import design_for, label_of, set_of, step_at
-from roadmap.steps import BY_NAME, CHANGES
+from roadmap.resolve import design_for, set_of
+from roadmap.steps import BY_NAME
 
 MISSING = "???"  # how OmegaConf shows a value that nobody set
 LINEAR_BATCHES = (256, 8192)  # between these the learning rate follows the effective batch (Goyal et al., 2017)
@@ -32,8 +33,6 @@ PLAIN = (
 )
 # Names that say which file a group was composed from; typing one would make a record lie about its values.
 GROUP_NAMES = ("recipe", "budget", "data", "logger", "regime", "study")
-# What recipe and data ask of the design: these flags make no step of the ladder.
-ASKS = ("stem_stride", "layer_scale", "init", "drop_path")
 
 
 def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Settings:
@@ -54,10 +53,10 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
     recipe = without(parts["recipe"], parts["recipe"].without, typed)
     _refuse_idle(recipe, config, typed)
     flags = {key: value for key, value in config["design"].items() if value != MISSING}
-    design, changes = _resolve_design(config, recipe, parts["data"], flags)
+    design = _resolve_design(config, recipe, parts["data"], flags)
     recipe = dataclasses.replace(recipe, **{key: getattr(design, key) for key in ("layer_scale", "init", "drop_path")})
     parts["data"] = dataclasses.replace(parts["data"], stem_stride=design.stem_stride)
-    step, label = _place(design, changes, recipe, config["regime"]["name"])
+    place = place_of(design, recipe, config["regime"]["name"])
     rate = _peak_rate(recipe, parts["batch"])
     recipe = dataclasses.replace(recipe, lr=rate)
     plain = {key: config[key] for key in PLAIN}
@@ -66,9 +65,7 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
         **plain,
         design=design,
         regime=config["regime"]["name"],
-        step=step,
-        changes=changes,
-        label=label,
+        **place._asdict(),
         study=config["study"]["name"],
         lr=rate,
     )
@@ -102,24 +99,23 @@ def _check_group_names(config: Mapping[str, Any], typed: Iterable[str]) -> None:
 
 def _check_fixed_values(config: Mapping[str, Any]) -> None:
     """A regime and the deltas of the steps are what their files say; they are not edited from the command line."""
-    name = config["regime"]["name"]
+    name, step, changes = config["regime"]["name"], config["step"], config["changes"]
     for key, value in regime(name).items():
         if config["regime"][key] != value:
             raise ConfigError(f"regime.{key} is fixed by regime={name}; use the design.* keys for another network")
-    changes, step = config["changes"], config["step"]
     if step is not None and step not in BY_NAME:
         raise ConfigError(f"step={step} is not one of: {', '.join(BY_NAME)}")
-    expected = BY_NAME[step].changes if step else ()
-    for change in sorted({*changes, *expected}, key=lambda c: CHANGES.index(c) if c in CHANGES else -1):
-        written = (
-            {k: list(v) if isinstance(v, tuple) else v for k, v in BY_NAME[change].delta_in(name).items()}
-            if (change in expected)
-            else None
-        )
-        if changes.get(change) != written:
+    written = {change: _as_lists(BY_NAME[change].delta_in(name)) for change in (BY_NAME[step].changes if step else ())}
+    for change in {**changes, **written}:
+        if changes.get(change) != written.get(change):
             raise ConfigError(
                 f"changes.{change} is set by the step and cannot be edited; use add=[...], drop=[...] or design.*"
             )
+
+
+def _as_lists(delta: Mapping[str, Any]) -> dict[str, Any]:
+    """A delta as a composed config holds it."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in delta.items()}
 
 
 def _refuse_idle(recipe: Recipe, config: Mapping[str, Any], typed: Iterable[str]) -> None:
@@ -134,11 +130,8 @@ def _refuse_idle(recipe: Recipe, config: Mapping[str, Any], typed: Iterable[str]
         raise ConfigError(f"{key} has no effect together with {idle[key]}: drop one of them")
 
 
-def _resolve_design(
-    config: Mapping[str, Any], recipe: Recipe, data: Data, flags: Mapping[str, Any]
-) -> tuple[Design, tuple[str, ...]]:
-    """The final design, and its set of changes in ladder order."""
-    name = config["regime"]["name"]
+def _resolve_design(config: Mapping[str, Any], recipe: Recipe, data: Data, flags: Mapping[str, Any]) -> Design:
+    """The final design: the changes in their regime, then what recipe and data ask for, then typed flags."""
     changes = set_of(config["step"] or (), config["add"], config["drop"])
     asks = {
         "stem_stride": data.stem_stride,
@@ -146,54 +139,12 @@ def _resolve_design(
         "init": recipe.init,
         "drop_path": recipe.drop_path,
     }
-    design = design_for(changes, name, **{**asks, **flags})
+    design = design_for(changes, config["regime"]["name"], **{**asks, **flags})
     if config["match_gmacs"] is not None:
         if "width" in flags:
             raise ConfigError("match_gmacs chooses the width: drop it or design.width")
         design = match_width(design, config["match_gmacs"])
-    return design, _same_set(design, name) or changes
-
-
-def _structure(design: Design) -> dict[str, Any]:
-    return {flag: getattr(design, flag) for flag in FLAGS if flag not in ASKS}
-
-
-def _same_set(design: Design, regime_name: str) -> tuple[str, ...] | None:
-    """The set of changes that gives exactly this structure, if there is one.
-
-    A change spelled as a flag (design.act=gelu) is the same run as the change (add=[gelu]), so both get one record.
-    """
-    chosen: list[str] = []
-    claimed: set[str] = set()
-    start = _structure(design_for((), regime_name))
-    for change in reversed(CHANGES):
-        delta = BY_NAME[change].delta_in(regime_name)
-        own = set(delta) - claimed
-        if own and all(getattr(design, key) == delta[key] != start[key] for key in own):
-            chosen.insert(0, change)
-            claimed |= own
-    same = _structure(design_for(chosen, regime_name)) == _structure(design)
-    return tuple(chosen) if same else None
-
-
-def _place(design: Design, changes: Sequence[str], recipe: Recipe, regime_name: str) -> tuple[str | None, str]:
-    """(the ladder step that the run is at or None, its label)."""
-    plain = _structure(design_for(changes, regime_name))
-    step = step_at(changes, recipe.name)
-    label = step or label_of(changes)
-    if step is None and (recipe.name != "enhanced" or not changes):
-        label += f"+{recipe.name}"
-    for flag, value in _structure(design).items():
-        if value != plain[flag]:
-            shown = (
-                "-".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if flag == "width" else value
-            )
-            label += f"+{flag}_{shown}".lower()
-            step = None
-    for name in recipe.without:
-        label += f"-{name}"
-        step = None
-    return step, label[:120]
+    return design
 
 
 def _peak_rate(recipe: Recipe, batch: Batch) -> float:

@@ -220,7 +220,7 @@ SETS = [
     (("+step=kernel_7", "recipe=original"), None, "kernel_7+original"),
     (("+step=resnet50", "recipe=enhanced"), "enhanced_recipe", "enhanced_recipe"),
     (("recipe=original",), "resnet50", "resnet50"),
-    (("+step=kernel_7", "design.kernel_size=13"), None, "kernel_7+kernel_size_13"),
+    (("+step=kernel_7", "design.kernel_size=13"), None, "move_up_depthwise+kernel_size_13"),
     (("+step=kernel_7", "recipe.without=[label_smoothing]"), None, "kernel_7-label_smoothing"),
     # flags that spell a change are that change, and what the recipe or the data may choose makes no step
     (("+step=move_up_depthwise", "design.kernel_size=7"), "kernel_7", "kernel_7"),

@@ -22,10 +22,11 @@ PLAYERS = expected.PLAYERS
 SMALL = ("regime=micro", "device=cpu", "recipe.epochs=1", "data.train_images=64", "data.eval_images=50")
 
 
-def frozen(folder: Path, name: str, *, seeds: int = 3, **params: object) -> studies.Plan:
+def frozen(folder: Path, name: str, *typed: str, seeds: int = 3, **params: object) -> studies.Plan:
     """A generated study as `run.py` would freeze it."""
-    entries = generated.runs_of(name, params, lambda entry: sweeps.settings_of([*SMALL, *entry]).recipe)
-    jobs = [[*SMALL, f"runs_dir={folder}", f"seed={seed}", *entry] for seed in range(seeds) for entry in entries]
+    own = [*SMALL, *typed, f"runs_dir={folder}"]
+    entries = generated.runs_of(name, params, lambda entry: sweeps.settings_of([*own, *entry]).recipe)
+    jobs = [[*own, f"seed={seed}", *entry] for seed in range(seeds) for entry in entries]
     path = studies.plan_path(name, jobs, folder)
     orders = generated.orders_of(name, params)
     return studies.freeze(name, path, jobs, sweeps._settings_of_many(), generator=name, orders=orders)
@@ -125,6 +126,16 @@ def test_differences_and_pairs_in_context(tmp_path: Path) -> None:
         f"95 % interval to expect: gain (difference of two configurations) ±{gain:.2g} points",
         f"95 % interval to expect: how much two changes help each other, in one context ±{pair:.2g} points",
     ]
+
+
+@pytest.mark.parametrize("name, sets", [("orders", 42), ("factorial", 32), ("leave_one_out", 12)])
+def test_with_matched_widths_the_change_of_width_is_left_out(name: str, sets: int, tmp_path: Path) -> None:
+    plan = frozen(tmp_path, name, "match_gmacs=1.0", seeds=2, **({"orders": 4} if name == "orders" else {}))
+    lines = expected.outlook(plan, ["missing"] * len(plan.runs), noise=0.3)
+    (game,) = expected.games_of(plan, ["missing"] * len(plan.runs))
+    assert game.players == tuple(player for player in PLAYERS if player != "width")
+    assert len(game.sets) == sets
+    assert "±" in lines[2]
 
 
 def test_the_noise_is_taken_from_finished_runs_else_from_the_paper(tmp_path: Path) -> None:
