@@ -5,6 +5,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,26 @@ def plan_study(config: DictConfig, arguments: Sequence[str]) -> studies.Plan:
         machine = machine_overrides(arguments)
         return studies.read_plan(path, here=settings_from(compose(machine), machine))
     orders = generated.orders_of(study["list"], study["params"])
-    return studies.freeze(name, path, jobs, _settings_of_many(), generator=study["list"], orders=orders)
+    plan = studies.freeze(name, path, jobs, _settings_of_many(), generator=study["list"], orders=orders)
+    _warn_of_guessed_precision(plan, config)
+    return plan
+
+
+def _warn_of_guessed_precision(plan: studies.Plan, config: DictConfig) -> None:
+    """precision=auto asks the machine that plans, because precision is part of a run's id; jobs may run elsewhere."""
+    guessed = config.precision == "auto" and config.device == "auto"
+    if guessed and _runs_elsewhere(config.hydra) and {run.precision for run in plan.runs} == {"fp32"}:
+        print(
+            "precision=auto is fp32 here, where no GPU is, and is planned so for all runs: for GPUs elsewhere use "
+            "precision=bf16 (fp16 before Ampere)",
+            file=sys.stderr,
+        )
+
+
+def _runs_elsewhere(hydra: DictConfig) -> bool:
+    """Whether the launcher sends jobs to other machines: SLURM's nodes, or those of a Ray cluster that exists."""
+    launcher = hydra.runtime.choices["hydra/launcher"]
+    return launcher == "submitit_slurm" or (launcher == "ray" and hydra.launcher.ray.init.address is not None)
 
 
 def machine_overrides(arguments: Sequence[str]) -> list[str]:
@@ -175,6 +195,14 @@ def frozen_settings(config: DictConfig) -> Settings:
         raise ConfigError("study.run names a run of a frozen study: set study.plan to its file as well")
     plan = studies.read_plan(Path(plain["study"]["plan"]), here)
     settings = studies.find_run(plan, plain["study"]["run"])
+    _say_precision(settings.precision, here.precision)
     if with_checksum(settings).data.checksum != settings.data.checksum:
         raise ConfigError(f"data={settings.data.name} has changed since {plan.path.name} was planned; use replan=true")
     return settings
+
+
+@cache
+def _say_precision(planned: str, here: str) -> None:
+    """One line per process, from the first rank, where this machine would have planned another precision."""
+    if planned != here and os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        print(f"precision={planned}, as it was planned; precision=auto would be {here} here", file=sys.stderr)

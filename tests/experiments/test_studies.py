@@ -184,6 +184,31 @@ def test_changed_data_is_noticed(call: Callable[..., Outcome], tmp_path: Path, m
     assert "data=digits has changed since" in err
 
 
+def test_the_planned_precision_is_kept_and_said_once(
+    call: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("-m", "+step=gelu", "seed=0,1", "precision=bf16", *SMALL)
+    sweeps._say_precision.cache_clear()
+    trained: list[Settings] = []
+    monkeypatch.setattr(train, "run", trained.append)
+    _, err = call(*command)
+    assert [run.precision for run in trained] == ["bf16", "bf16"]
+    assert err.count("precision=bf16, as it was planned; precision=auto would be fp32 here\n") == 1
+
+
+def test_planning_for_other_machines_without_a_gpu_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    slurm = ("launcher=slurm", "+step=gelu", *(item for item in SMALL if item != "device=cpu"))
+    assert experiments_plan(tmp_path, monkeypatch, *slurm) == 0
+    assert "for GPUs elsewhere use precision=bf16" in capsys.readouterr().err
+    assert experiments_plan(tmp_path, monkeypatch, *slurm, "precision=bf16") == 0
+    assert experiments_plan(tmp_path, monkeypatch, *slurm[1:], "seed=1") == 0
+    assert "elsewhere" not in capsys.readouterr().err
+
+
 # --- running
 
 
