@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -9,8 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from experiments.bench import ceilings
+from experiments.bench.apart import Apart
+from experiments.bench.candidates import ONEDNN, with_onednn
 from experiments.bench.options import ENDS, PRECISIONS, add_rounds, check_rounds, chosen, chosen_rows
 from experiments.bench.timing import interleave, ratio
+from experiments.errors import ConfigError
 from experiments.precision import autocast
 from roadmap import STEPS, build
 
@@ -18,6 +22,7 @@ HELP = "a full training step of ladder rows beside torchvision's and timm's modu
 CLASSES = 1000
 LAYER_SCALE = 1e-6  # Table 5, and what timm's convnext_tiny has
 DETERMINISTIC = ", deterministic"
+WITH_LAYER_NORM = ("layer_norm", "separate_downsampling")
 
 
 def _timm(name: str, **options: Any) -> nn.Module:
@@ -45,7 +50,7 @@ def peers_of(step: str) -> tuple[str, ...]:
 
     Rows with LayerNorm stand beside ConvNeXt and the Transformer that it answers, the others beside ResNet-50.
     """
-    if step in ("layer_norm", "separate_downsampling"):
+    if step in WITH_LAYER_NORM:
         return "timm convnext_tiny", "timm swin_tiny"
     return "torchvision resnet50", "timm resnet50"
 
@@ -58,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=8)
     add_rounds(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--apart", action="store_true", help="each in a process of its own, allocator as in use")
+    parser.add_argument("--candidates", action="store_true", help="LayerNorm rows also in forms that are not in use")
     parser.add_argument("--compile", action="store_true", help="torch.compile every contender")
     parser.add_argument("--deterministic", action="store_true", help="each row also with deterministic algorithms")
     parser.add_argument(
@@ -69,23 +76,45 @@ def run(options: argparse.Namespace, device: torch.device) -> tuple[str, list[di
     """Images per second of each row and peer, and each row's ratio to its peers."""
     check_rounds(options.rounds)
     rows, peers = chosen_rows(options.rows), chosen("--peers", options.peers, tuple(PEERS))
-    networks = {name: PEERS[name](options.size) for name in peers} | {name: _build(name) for name in rows}
+    name = f"step {options.size}px {options.precision} {'compiled' if options.compile else 'eager'}"
+    measure = _measure_apart if options.apart else _measure
+    seconds = measure([*peers, *rows], options, device)
+    limits = ceilings.measured(seconds, device, options.precision) if options.ceilings else None
+    found = [line for contender in seconds for line in _lines(contender, seconds, options, limits)]
+    return f"{name}, apart" if options.apart else name, found
+
+
+def _measure(names: Sequence[str], options: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
+    """Seconds per step of everyone, in this process."""
     torch.backends.cudnn.benchmark = True  # as in a run, and in timm's train.py
     how = (options.size, options.batch, device, options.precision, options.compile)
-    contenders: dict[str, Callable[[], object]] = {name: make_step(net, *how) for name, net in networks.items()}
-    if options.deterministic:
-        contenders |= {name + DETERMINISTIC: _deterministic(contenders[name]) for name in rows}
+    contenders: dict[str, Callable[[], object]] = {}
+    for name in names:
+        contenders[name] = make_step(network_of(name, options.size), *how)
+        if options.deterministic and name not in PEERS:
+            contenders[name + DETERMINISTIC] = _deterministic(contenders[name])
+        if options.candidates and name in WITH_LAYER_NORM:
+            contenders[name + ONEDNN] = make_step(with_onednn(network_of(name, options.size)), *how)
     if options.ceilings:
         contenders |= ceilings.contenders(device, options.precision)
-    seconds = interleave(contenders, options.rounds, device)
-    limits = ceilings.measured(seconds, device, options.precision) if options.ceilings else None
-    found = [line for name in contenders for line in _lines(name, seconds, options, limits)]
-    mode = "compiled" if options.compile else "eager"
-    return f"step {options.size}px {options.precision} {mode}", found
+    return interleave(contenders, options.rounds, device)
 
 
-def _build(name: str) -> nn.Module:
-    """A row, with layer scale in the enhanced recipe's rows, as in the paper's Table 5."""
+def _measure_apart(names: Sequence[str], options: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
+    """Seconds per step of everyone, each in a process of its own."""
+    if options.deterministic or options.ceilings or options.candidates:
+        raise ConfigError("--apart cannot be combined with --deterministic, --ceilings or --candidates: leave one out")
+    task = {key: getattr(options, key) for key in ("size", "batch", "precision", "compile")}
+    task |= {"device": str(device), "threads": torch.get_num_threads()}
+    with ExitStack() as stack:
+        contenders = {name: stack.enter_context(Apart(name=name, **task)) for name in names}
+        return interleave(contenders, options.rounds, device)
+
+
+def network_of(name: str, size: int) -> nn.Module:
+    """A peer, or a row with layer scale in the enhanced recipe's rows, as in the paper's Table 5."""
+    if name in PEERS:
+        return PEERS[name](size)
     scaled = next(step for step in STEPS if step.name == name).recipe == "enhanced"
     return build(name, layer_scale=LAYER_SCALE if scaled else None)
 
@@ -136,6 +165,8 @@ def _lines(
     peers = () if name in PEERS else peers_of(name)
     if name.endswith(DETERMINISTIC):
         peers = (name.removesuffix(DETERMINISTIC),)
+    elif name.endswith(ONEDNN):
+        peers = (name.removesuffix(ONEDNN), *peers_of(name.removesuffix(ONEDNN)))
     elif limits and name not in PEERS:
         line |= limits.shares(name, options.size, options.batch, speed)
     found = [line | {"peer": peer} | ratio(seconds[name], seconds[peer]) for peer in _measured(peers, seconds)]

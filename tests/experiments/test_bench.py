@@ -1,3 +1,4 @@
+import copy
 import io
 import json
 from pathlib import Path
@@ -7,9 +8,11 @@ import torch
 
 from experiments.__main__ import main
 from experiments.bench import ceilings, options, processes, report, targets
+from experiments.bench.candidates import with_onednn
 from experiments.bench.cli import KINDS
 from experiments.bench.photos import SIZES, write_photos
 from experiments.bench.timing import ratio, turns
+from roadmap import build
 
 CPU = torch.device("cpu")
 
@@ -47,6 +50,7 @@ def test_too_few_rounds_are_refused(kind: str, capsys: pytest.CaptureFixture[str
         (["large", "--images", "5"], "--images=5 must be at least 64"),
         (["small", "--peer-images", "5"], "--peer-images=5 must be at least 128"),
         (["many", "--seeds", "0"], "--seeds=0 must be at least 1"),
+        (["step", "--apart", "--ceilings"], "--apart cannot be combined"),
         (["profile", "--steps", "0"], "--steps=0 must be at least 1"),
     ],
 )
@@ -86,6 +90,27 @@ def test_step_sets_rows_beside_named_peers(tmp_path: Path) -> None:
     limits = [row for row in found["rows"] if row["network"] in ceilings.NAMES]
     assert [row["limit"].split()[1] for row in limits] == ["GB/s", "TFLOP/s"]
     assert all(0 < row["share_of_flops"] < 1.5 for row in found["rows"] if "share_of_flops" in row)
+
+
+@pytest.mark.usefixtures("few_rounds")
+def test_step_of_processes_of_their_own(tmp_path: Path) -> None:
+    how = ["--size", "32", "--batch", "2", "--rounds", "1", "--apart", "--rows", "separate_downsampling"]
+    found = bench(tmp_path, "step", *how, "--peers", "timm convnext_tiny")
+    assert found["name"] == "step 32px fp32 eager, apart"
+    assert [row["network"] for row in found["rows"]] == ["timm convnext_tiny", "separate_downsampling"]
+    assert found["rows"][1]["ratio"] > 0
+
+
+def test_candidates_compute_the_same() -> None:
+    torch.manual_seed(0)
+    plain = build("separate_downsampling", regime="micro", num_classes=4, layer_scale=0.1)
+    plain = plain.to(memory_format=torch.channels_last).train()
+    other = with_onednn(copy.deepcopy(plain))
+    images = torch.randn(4, 3, 32, 32).to(memory_format=torch.channels_last)
+    for network in (plain, other):
+        network(images).square().sum().backward()
+    for one, same in zip(plain.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, same.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_step_counts_what_a_step_asks_of_a_device() -> None:
