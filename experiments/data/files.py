@@ -83,7 +83,7 @@ class FolderSource:
         )
 
     def _start(self, epoch: int | None, batches: list[np.ndarray]) -> Iterator[Tensor]:
-        """Give the workers their orders; returns the batches' images, uint8 (B, S, S, C) on the device."""
+        """Give the workers their orders; returns the batches' images, uint8 (B, C, S, S) on the device."""
         if self._loader is None:
             raise RuntimeError("the data source is closed")
         self._pass += 1
@@ -104,7 +104,6 @@ class FolderSource:
 
     @torch.no_grad()
     def _finished(self, images: Tensor, epoch: int | None, samples: np.ndarray) -> Tensor:
-        images = images.permute(0, 3, 1, 2)
         return self._finisher.normalise(images) if epoch is None else self._finisher.train(images, epoch, samples)
 
     def _labels_of(self, split: int, samples: np.ndarray) -> Tensor:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.synchronize import Event
 from typing import NamedTuple
 
@@ -11,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.data.decode import UnreadableImage, load_window
+from experiments.data.decode import UnreadableImage, View, load_window
 from experiments.data.resident import keep_freed_memory
 from experiments.data.splits import ImageFiles
-from experiments.data.windows import Windows, centre_windows, evaluation_side, training_windows
+from experiments.data.windows import centre_windows, draw_windows, evaluation_side, training_windows
 from experiments.randomness import derive
 from experiments.settings import Settings
 
@@ -32,7 +33,7 @@ class Piece(NamedTuple):
 class Loaded(NamedTuple):
     """What comes back: 8-bit images, and (name, reason) of every file that could not be read."""
 
-    images: Tensor  # uint8 (B, S, S, C)
+    images: Tensor  # uint8 (B, C, S, S)
     damaged: list[tuple[str, str]]
     hopeless: str | None  # the name of an image that could not be replaced either
 
@@ -44,33 +45,39 @@ class PieceLoader(torch.utils.data.Dataset[Loaded]):
         self.settings, self.train, self.evaluation = settings, train, evaluation
 
     def __getitem__(self, piece: Piece) -> Loaded:
-        size, channels = self.settings.image_size, self.settings.data.channels
-        images = torch.empty(len(piece.samples), size, size, channels, dtype=torch.uint8)
+        settings = self.settings
+        images = torch.empty(
+            len(piece.samples), settings.data.channels, settings.image_size, settings.image_size, dtype=torch.uint8
+        )
+        files = self.train if piece.epoch is not None else self.evaluation
         damaged: list[tuple[str, str]] = []
-        for position, sample in enumerate(piece.samples):
-            image = self._load(piece.epoch, int(sample), damaged)
+        for position, (sample, view) in enumerate(zip(piece.samples, self._views(piece), strict=True)):
+            image = self._load(files, int(sample), view, damaged)
             if image is None:
-                files = self.train if piece.epoch is not None else self.evaluation
                 return Loaded(images, damaged, files.names[sample])
-            images[position] = image.permute(1, 2, 0)
+            images[position] = image
         return Loaded(images, damaged, None)
 
-    def _load(self, epoch: int | None, sample: int, damaged: list[tuple[str, str]]) -> Tensor | None:
+    def _views(self, piece: Piece) -> Iterator[View]:
+        """Which part to show of each of the piece's images, once their sizes are known."""
+        settings, size = self.settings, self.settings.image_size
+        if piece.epoch is None:
+            side = evaluation_side(size, settings.recipe.eval_crop)
+            yield from [partial(centre_windows, size, side)] * len(piece.samples)
+            return
+        drawn = draw_windows(settings.recipe, (settings.seed, piece.epoch), piece.samples)
+        for position in range(len(piece.samples)):
+            yield partial(training_windows, settings.recipe, size, drawn.only(position))
+
+    def _load(self, files: ImageFiles, sample: int, view: View, damaged: list[tuple[str, str]]) -> Tensor | None:
         """An image, or the first readable one of others of its class, in an order that depends on the sample only."""
-        files = self.train if epoch is not None else self.evaluation
         settings = self.settings
-        size = settings.image_size
-
-        def view(height: np.ndarray, width: np.ndarray) -> Windows:
-            if epoch is None:
-                return centre_windows(size, evaluation_side(size, settings.recipe.eval_crop), height, width)
-            keys = (settings.seed, epoch)
-            return training_windows(settings.recipe, size, keys, np.array([sample]), height, width)
-
         for candidate in self._candidates(files, sample):
             path = files.root / files.names[candidate]
             try:
-                return load_window(path, view, size, settings.data.channels, settings.recipe.interpolation)
+                return load_window(
+                    path, view, settings.image_size, settings.data.channels, settings.recipe.interpolation
+                )
             except UnreadableImage as error:
                 damaged.append((files.names[candidate], str(error)))
         return None

@@ -13,7 +13,7 @@ from experiments.data.finish import Finisher
 from experiments.data.resample import cut, to_device
 from experiments.data.source import MicroBatch, Place, evaluation_places, places
 from experiments.data.splits import ImageArrays, Splits
-from experiments.data.windows import Windows, centre_windows, evaluation_side, training_windows
+from experiments.data.windows import Windows, centre_windows, draw_windows, evaluation_side, training_windows
 from experiments.settings import Settings
 
 BLOCK = 2**20  # pixels augmented at once, 1024 images of 32 x 32: enough to hide the cost of launching operations
@@ -48,7 +48,9 @@ class ResidentSource:
         index = to_device(samples, self._device)
         pixels, labels = (tensor.index_select(0, index) for tensor in self._train)
         keys = (self._settings.seed, epoch)
-        windows = training_windows(self._settings.recipe, self._settings.image_size, keys, samples, *_sizes(pixels))
+        recipe = self._settings.recipe
+        drawn = draw_windows(recipe, keys, samples)
+        windows = training_windows(recipe, self._settings.image_size, drawn, *_sizes(pixels))
         images = self._finisher.train(self._cut(pixels, windows), epoch, samples)
         sizes = [len(place.samples) for place in block]
         parts = zip(block, images.split(sizes), labels.split(sizes), strict=True)

@@ -34,13 +34,28 @@ class Windows(NamedTuple):
     flip: np.ndarray
 
 
-def training_windows(
-    recipe: Recipe, size: int, keys: tuple[int, int], samples: np.ndarray, height: np.ndarray, width: np.ndarray
-) -> Windows:
-    """Windows of one epoch for the images `samples` of the given sizes (B,); `keys` = (run's seed, epoch)."""
+class Drawn(NamedTuple):
+    """What is random about the windows of B images, whatever their sizes are."""
+
+    flip: np.ndarray  # bool (B,)
+    place: np.ndarray  # uniforms (B, K), of which K depends on the kind of crop
+
+    def only(self, position: int) -> "Drawn":
+        """The draw of one of the images."""
+        return Drawn(self.flip[position : position + 1], self.place[position : position + 1])
+
+
+def draw_windows(recipe: Recipe, keys: tuple[int, int], samples: np.ndarray) -> Drawn:
+    """The draws of one epoch for the images `samples` (B,); `keys` = (run's seed, epoch)."""
     flip = uniforms(derive("flip", *keys), samples, 1)[:, 0] < recipe.flip
+    count = {"resized": 2 * ATTEMPTS + 2, "shift": 2, "none": 0}[recipe.crop]
+    return Drawn(flip, uniforms(derive("crop", *keys), samples, count))
+
+
+def training_windows(recipe: Recipe, size: int, drawn: Drawn, height: np.ndarray, width: np.ndarray) -> Windows:
+    """Windows for images of the given sizes (B,)."""
+    flip, u = drawn
     if recipe.crop == "resized":
-        u = uniforms(derive("crop", *keys), samples, 2 * ATTEMPTS + 2)
         top, left, crop_height, crop_width = resized_boxes(u, height, width, recipe.crop_scale)
         whole = np.full_like(top, size)
         zero = np.zeros_like(top)
@@ -48,7 +63,6 @@ def training_windows(
     centre = centre_windows(size, size, height, width)
     if recipe.crop == "none":
         return centre._replace(flip=flip)
-    u = uniforms(derive("crop", *keys), samples, 2)
     shift = np.floor(u * (2 * recipe.crop_pad + 1)).astype(np.int64) - recipe.crop_pad
     y = centre.y._replace(offset=centre.y.offset + shift[:, 0])
     x = centre.x._replace(offset=centre.x.offset + shift[:, 1])

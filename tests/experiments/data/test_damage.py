@@ -21,7 +21,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from experiments.data.decode import LARGEST_IMAGE, UnreadableImage, load_window
 from experiments.data.pieces import Piece, PieceLoader
 from experiments.data.readers import folder
-from experiments.data.windows import centre_windows, training_windows
+from experiments.data.windows import centre_windows, draw_windows, training_windows
 from experiments.errors import DataError
 from experiments.settings import Batch, Data, Recipe
 from tests.experiments.data.sources import batches, encoded, make_folders, photograph, same, settings_for, source_for
@@ -57,7 +57,8 @@ def test_random_resized_crops_agree_with_pillow(tmp_path):
     for sample in range(30):
 
         def view(height, width, sample=sample):
-            return training_windows(Recipe(), 96, (0, 0), np.array([sample]), height, width)
+            drawn = draw_windows(Recipe(), (0, 0), np.array([sample]))
+            return training_windows(Recipe(), 96, drawn, height, width)
 
         windows = view(np.array([120]), np.array([160]))
         y, x = (axis.start[0] for axis in windows[:2]), (axis.length[0] for axis in windows[:2])
@@ -168,8 +169,8 @@ def test_the_replacement_is_a_readable_image_of_the_same_class_and_not_always_th
     loader = PieceLoader(settings_for(damaged), splits.train, splits.evaluation)
     distances = set()
     for sample in range(len(splits.train)):
-        found: list[tuple[str, str]] = []
-        assert loader._load(0, sample, found) is not None
+        _, found, hopeless = loader[Piece(0, np.array([sample]))]
+        assert hopeless is None
         if found:
             tried = [int(np.flatnonzero(splits.train.names == name)[0]) for name, _ in found]
             assert tried[0] == sample

@@ -11,7 +11,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, RandomResizedC
 
 from experiments.data.finish import Finisher
 from experiments.data.resample import cut
-from experiments.data.windows import centre_windows, erasing_boxes, evaluation_side, training_windows
+from experiments.data.windows import centre_windows, draw_windows, erasing_boxes, evaluation_side, training_windows
 from experiments.settings import Recipe
 from tests.experiments.data.sources import photograph, settings_for
 
@@ -21,7 +21,7 @@ SIZES = [(32, 32), (28, 28), (64, 64), (50, 37), (30, 90)]
 
 def windows_of(recipe: Recipe, count: int, height: int, width: int, size: int = 32):
     full = np.full(count, height), np.full(count, width)
-    return training_windows(recipe, size, (7, 3), np.arange(count), *full)
+    return training_windows(recipe, size, draw_windows(recipe, (7, 3), np.arange(count)), *full)
 
 
 def cut_out(pixels: np.ndarray, windows, size: int, interpolation: str) -> np.ndarray:
