@@ -50,7 +50,7 @@ figures: $(STAMP)  ## draw the figures of README and docs anew and renew their n
 	cp build/paper/ladder.png docs/paper-ladder.png
 	cp build/own/ladder.png docs/own-ladder.png
 	$(PY) -m roadmap readme README.md
-	$(PY) -m experiments bench table --readme README.md --page docs/speed.md --page docs/speed.md
+	$(PY) -m experiments bench table --readme README.md --page docs/speed.md
 
 constraints: pyproject.toml  ## (for maintainers, needs uv) add what pyproject.toml newly asks for; ARGS=--upgrade renews all versions
 	uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml --no-header --no-annotate --output-file constraints.txt $(ARGS)
