@@ -54,8 +54,11 @@ def train(config: DictConfig) -> dict[str, Any]:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(config: DictConfig) -> dict[str, Any]:
     """What Hydra calls, once or once per job of a multirun. A user's error is one line, a bug keeps its traceback."""
+    from experiments.signals import requeued_afterwards
+
     try:
-        return train(config)
+        with requeued_afterwards():
+            return train(config)
     except UserError as error:
         say(f"error: {error}")
         if in_multirun() and not isinstance(error, InterruptedRun):

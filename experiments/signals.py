@@ -2,24 +2,33 @@
 
 The training loop looks at the flag between two optimizer steps, saves a checkpoint there and leaves with exit code 75.
 Nothing is saved inside a handler, where it could wait for a lock that the interrupted code holds.
+
+SIGUSR2 is what SLURM sends to a job of submitit whose time is nearly over. Submitit's own handler pickles the job,
+queues it again and exits; in the midst of training an error in it would count as the run's. It is called afterwards.
 """
 
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+from experiments.errors import InterruptedRun, StudyError
+
+REQUEUE = signal.SIGUSR2
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, REQUEUE, signal.SIGINT)
 # Ctrl-C under torchrun arrives twice, from the terminal and from the launcher: signals this close together are one.
 GRACE_SECONDS = 1.0
 
 
 class StopFlag:
-    """Context manager: `.requested` turns true at the first SIGTERM, SIGUSR1 or SIGINT.
+    """Context manager: `.requested` turns true at the first SIGTERM, SIGUSR1, SIGUSR2 or SIGINT.
 
     A thread reads the signals from Python's wakeup socket, so that the second one ends the process even while the main
     thread is stuck in native code, such as a collective whose partner is gone. Outside the main thread, where Python
@@ -67,6 +76,9 @@ class StopFlag:
 
     def _first(self, number: int, frame: FrameType | None) -> None:
         self._note(number)
+        before = self._handlers.get(signal.Signals(number))
+        if number == REQUEUE and callable(before):
+            before(number, frame)
 
     def _note(self, number: int) -> None:
         if self.signal is None:
@@ -81,8 +93,41 @@ class StopFlag:
                     continue
                 if self.signal is None:
                     self._note(data[0])
-                elif time.monotonic() - self._since > GRACE_SECONDS:
+                elif data[0] != REQUEUE and time.monotonic() - self._since > GRACE_SECONDS:
                     os._exit(128 + data[0])
+
+
+@contextmanager
+def requeued_afterwards() -> Iterator[None]:
+    """Put off SIGUSR2's handler, if there is one (submitit's), until the work inside has ended and cleaned up.
+
+    Raises:
+        StudyError: the job could not be queued again.
+        SystemExit: it was.
+    """
+    theirs = signal.getsignal(REQUEUE)
+    if not callable(theirs) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(REQUEUE, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(REQUEUE, theirs)
+        if came:
+            _requeue(theirs)
+
+
+def _requeue(handler: Any) -> None:
+    try:
+        handler(REQUEUE, None)
+    except subprocess.CalledProcessError as error:
+        if error.returncode != -signal.SIGTERM:
+            raise StudyError(f"the job is not queued again, the same command continues: {error}") from None
+        sys.exit(InterruptedRun.exit_code)  # it is, and SLURM has begun to end this job: the asking command first
+    except Exception as error:
+        raise StudyError(f"the job is not queued again, the same command continues: {error}") from None
 
 
 def ignore_in_worker() -> None:

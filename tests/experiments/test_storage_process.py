@@ -142,7 +142,7 @@ def test_a_link_in_the_place_of_the_claim_is_not_followed(tmp_path: Path) -> Non
     assert (tmp_path / "victim").read_text() == "precious"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
 def test_the_first_signal_sets_the_flag(number: signal.Signals, repo_root: Path) -> None:
     with process(STOPPABLE, "end", root=repo_root) as child:
         assert line_of(child) == "ready"
