@@ -133,6 +133,7 @@ def _refuse_idle(recipe: Recipe, config: Mapping[str, Any], typed: Iterable[str]
 def _resolve_design(config: Mapping[str, Any], recipe: Recipe, data: Data, flags: Mapping[str, Any]) -> Design:
     """The final design: the changes in their regime, then what recipe and data ask for, then typed flags."""
     changes = set_of(config["step"] or (), config["add"], config["drop"])
+    _refuse_undone(config, flags)
     asks = {
         "stem_stride": data.stem_stride,
         "layer_scale": recipe.layer_scale,
@@ -145,6 +146,19 @@ def _resolve_design(config: Mapping[str, Any], recipe: Recipe, data: Data, flags
             raise ConfigError("match_gmacs chooses the width: drop it or design.width")
         design = match_width(design, config["match_gmacs"])
     return design
+
+
+def _refuse_undone(config: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
+    """A change that is asked for by name must not be taken back by typed flags."""
+    for change in config["add"]:
+        delta = BY_NAME[change].delta_in(config["regime"]["name"])
+        taken = [key for key, value in delta.items() if key in flags and _plain(flags[key]) != _plain(value)]
+        if len(taken) == len(delta):
+            raise ConfigError(f"design.{taken[0]}={flags[taken[0]]} takes back add=[{change}]: drop one of the two")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
 
 
 def _peak_rate(recipe: Recipe, batch: Batch) -> float:

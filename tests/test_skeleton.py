@@ -104,12 +104,17 @@ def violations(source: str) -> list[str]:
     return found
 
 
+# What two benchmarks need and nothing else may import: the program that is timed, a peer that is compared if it is there.
+PEERS_ONLY = {"experiments/bench/our_start.py": "run", "experiments/bench/lightning_loop.py": "lightning"}
+
+
 @pytest.mark.parametrize("path", CODE, ids=name_of)
 def test_packages_import_only_what_lies_below_them(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     never = NEVER_IMPORTED.get(package, {"analysis"})
     imported = imports_of(ast.parse(path.read_text(encoding="utf-8")), package)
-    assert [(line, name) for line, name in imported if name.split(".")[0] in never] == []
+    allowed = PEERS_ONLY.get(name_of(path), "")
+    assert [(line, name) for line, name in imported if name.split(".")[0] in never - {allowed}] == []
 
 
 @pytest.mark.parametrize("module", LIGHT_MODULES)
@@ -171,7 +176,9 @@ def test_text_files_are_clean(path: Path) -> None:
 
 
 def test_no_large_file() -> None:
-    assert [name_of(path) for path in FILES if path.stat().st_size > 2_000_000] == []
+    """A report is one page with all its figures in it, and may be larger than anything else."""
+    large = [path for path in FILES if path.stat().st_size > (4_000_000 if path.name == "report.html" else 2_000_000)]
+    assert [name_of(path) for path in large] == []
 
 
 def test_constraints_are_names_and_versions_only() -> None:
@@ -199,6 +206,7 @@ def test_every_import_is_declared(path: Path) -> None:
     declared = {normal(re.split(r"[^\w.-]", item)[0]) for item in asked}
     known = {module_names.get(name, name.replace("-", "_")) for name in declared}
     known |= {*sys.stdlib_module_names, *PACKAGES, "run", "tests", "conf", "hydra_plugins", "tomllib"}
+    known |= {PEERS_ONLY.get(name_of(path), "")}
     package = path.relative_to(ROOT).parts[0]
     imported = imports_of(ast.parse(path.read_text(encoding="utf-8")), package)
     assert [(line, name) for line, name in imported if name.split(".")[0] not in known] == []

@@ -51,8 +51,9 @@ def command(runs_dir: Path, *overrides: str, step: str = LN, ranks: int = 1) -> 
 
 
 def environment(**more: str) -> dict[str, str]:
-    """One thread for each process, and nothing of an outer launcher."""
-    own = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    """One thread for each process, nothing of an outer launcher, and no W&B service that a killed run could haunt."""
+    foreign = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "WANDB_SERVICE")
+    own = {key: value for key, value in os.environ.items() if key not in foreign}
     return {**own, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
 
 

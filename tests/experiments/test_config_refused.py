@@ -68,6 +68,7 @@ REFUSED = {
     "design.act=swish": ["design.act", "relu, gelu"],
     "design.stem=conv": ["design.stem", "resnet, patchify"],
     "design.groups=7": ["design.groups", "depthwise"],
+    "design.groups=1 add=[depthwise]": ["design.groups=1", "add=[depthwise]"],
     "design.groups=many": ["design.groups", "depthwise"],
     "design.depths=[1,2,3]": ["design.depths", "4 whole numbers"],
     "design.depths=[1,2,3,0]": ["design.depths", "at least 1"],
