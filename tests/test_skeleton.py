@@ -104,7 +104,7 @@ def violations(source: str) -> list[str]:
     return found
 
 
-# What two benchmarks need and nothing else may import: the program that is timed, a peer that is compared if it is there.
+# What two benchmarks need and nothing else may import: the program that is timed, a peer where it is installed.
 PEERS_ONLY = {"experiments/bench/our_start.py": "run", "experiments/bench/lightning_loop.py": "lightning"}
 
 
