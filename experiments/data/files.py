@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from experiments.data.finish import Finisher
+from experiments.data.finish import Augmenter, Finisher
 from experiments.data.pieces import Loaded, Orders, PieceLoader, cut_up, start_worker
 from experiments.data.resident import keep_freed_memory
 from experiments.data.source import MicroBatch, evaluation_places, places
@@ -33,6 +33,10 @@ class FolderSource:
             keep_freed_memory()
         assert isinstance(splits.train, ImageFiles) and isinstance(splits.evaluation, ImageFiles)
         self._settings, self._device, self.checksum = settings, device, checksum
+        augment = Augmenter(settings)
+        # A GPU augments whole batches. On a CPU the workers do, one thread each: several threads of this process
+        # would wait for each other at every operation while the workers hold the cores.
+        self._augment = augment if device.type != "cpu" else None
         self._finisher = Finisher(settings, device)
         self.class_names = splits.class_names
         self.num_classes, self.in_chans = len(splits.class_names), settings.data.channels
@@ -44,7 +48,7 @@ class FolderSource:
         weakref.finalize(self, self._may_end.set)
         atexit.register(self._may_end.set)
         self._loader: DataLoader[Loaded] | None = DataLoader(
-            PieceLoader(settings, splits.train, splits.evaluation),
+            PieceLoader(settings, splits.train, splits.evaluation, augment if self._augment is None else None),
             batch_size=None,  # a piece is a whole item
             sampler=self._orders,
             num_workers=settings.workers,
@@ -104,7 +108,11 @@ class FolderSource:
 
     @torch.no_grad()
     def _finished(self, images: Tensor, epoch: int | None, samples: np.ndarray) -> Tensor:
-        return self._finisher.normalise(images) if epoch is None else self._finisher.train(images, epoch, samples)
+        if epoch is None:
+            return self._finisher.normalise(images)
+        if self._augment is not None:
+            images = self._augment(images, epoch, samples)
+        return self._finisher.train(images, epoch, samples)
 
     def _labels_of(self, split: int, samples: np.ndarray) -> Tensor:
         labels = self._labels[split][torch.from_numpy(samples)]

@@ -1,5 +1,7 @@
 """From settings to an open data set. Imports torch only when a data set is opened."""
 
+import dataclasses
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from experiments.data.readers import cifar, digits, folder, idx, synthetic
@@ -34,9 +36,14 @@ def checksum_of(data: Data) -> str:
 
 def evaluation_size(settings: Settings) -> int:
     """How many images a run is scored on; reads the set or lists its files. DataError where it is missing."""
-    return len(
-        chosen_images(_READERS[settings.data.reader].read(settings.data, settings.image_size), settings.data).evaluation
-    )
+    data = settings.data
+    return len(_images(dataclasses.replace(data, checksum=checksum_of(data)), settings.image_size).evaluation)
+
+
+@lru_cache(maxsize=1)  # the runs of a study, one after the other in one process, share what is read
+def _images(data: Data, image_size: int) -> Splits:
+    """The images of a set; `data.checksum` says which content they have."""
+    return chosen_images(_READERS[data.reader].read(data, image_size), data)
 
 
 def open_data(settings: Settings, *, device: "torch.device | str", rank: int = 0, world_size: int = 1) -> DataSource:
@@ -51,11 +58,12 @@ def open_data(settings: Settings, *, device: "torch.device | str", rank: int = 0
     data = settings.data
     if data.channels not in (1, 3):
         raise ConfigError(f"data.channels={data.channels} must be 1 or 3: images are grey or coloured")
-    splits = chosen_images(_READERS[data.reader].read(data, settings.image_size), data)
+    checksum = checksum_of(data)
+    splits = _images(dataclasses.replace(data, checksum=checksum), settings.image_size)
     steps_per_epoch(len(splits.train), settings.batch.size)
     if data.classes is not None and len(splits.class_names) != data.classes:
         raise DataError(f"data={data.name} has {len(splits.class_names)} classes, but data.classes={data.classes}")
-    device, checksum = torch.device(device), checksum_of(data)
+    device = torch.device(device)
     if isinstance(splits.train, ImageFiles):
         from experiments.data.files import FolderSource
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments.data.decode import UnreadableImage, View, load_window
+from experiments.data.finish import Augmenter
 from experiments.data.resident import keep_freed_memory
 from experiments.data.splits import ImageFiles
 from experiments.data.windows import centre_windows, draw_windows, evaluation_side, training_windows
@@ -39,10 +40,15 @@ class Loaded(NamedTuple):
 
 
 class PieceLoader(torch.utils.data.Dataset[Loaded]):
-    """Maps a Piece to its Loaded images; a function of nothing else, so that any worker may do it."""
+    """Maps a Piece to its Loaded images; a function of nothing else, so that any worker may do it.
 
-    def __init__(self, settings: Settings, train: ImageFiles, evaluation: ImageFiles) -> None:
-        self.settings, self.train, self.evaluation = settings, train, evaluation
+    `augment` applies RandAugment too: to a piece of the training set, where no GPU does it better.
+    """
+
+    def __init__(
+        self, settings: Settings, train: ImageFiles, evaluation: ImageFiles, augment: Augmenter | None = None
+    ) -> None:
+        self.settings, self.train, self.evaluation, self.augment = settings, train, evaluation, augment
 
     def __getitem__(self, piece: Piece) -> Loaded:
         settings = self.settings
@@ -56,6 +62,8 @@ class PieceLoader(torch.utils.data.Dataset[Loaded]):
             if image is None:
                 return Loaded(images, damaged, files.names[sample])
             images[position] = image
+        if piece.epoch is not None and self.augment is not None:
+            images = self.augment(images, piece.epoch, piece.samples)
         return Loaded(images, damaged, None)
 
     def _views(self, piece: Piece) -> Iterator[View]:

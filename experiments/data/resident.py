@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.data.finish import Finisher
+from experiments.data.finish import Augmenter, Finisher
 from experiments.data.resample import cut, to_device
 from experiments.data.source import MicroBatch, Place, evaluation_places, places
 from experiments.data.splits import ImageArrays, Splits
@@ -28,7 +28,7 @@ class ResidentSource:
         if device.type == "cpu":
             keep_freed_memory()
         self._settings, self._device, self.checksum = settings, device, checksum
-        self._finisher = Finisher(settings, device)
+        self._augment, self._finisher = Augmenter(settings), Finisher(settings, device)
         self._train, self._evaluation = (_on_device(part, device) for part in (splits.train, splits.evaluation))
         self.class_names = splits.class_names
         self.num_classes, self.in_chans = len(splits.class_names), settings.data.channels
@@ -51,7 +51,7 @@ class ResidentSource:
         recipe = self._settings.recipe
         drawn = draw_windows(recipe, keys, samples)
         windows = training_windows(recipe, self._settings.image_size, drawn, *_sizes(pixels))
-        images = self._finisher.train(self._cut(pixels, windows), epoch, samples)
+        images = self._finisher.train(self._augment(self._cut(pixels, windows), epoch, samples), epoch, samples)
         sizes = [len(place.samples) for place in block]
         parts = zip(block, images.split(sizes), labels.split(sizes), strict=True)
         return [MicroBatch(image, label, place.step, place.index) for place, image, label in parts]

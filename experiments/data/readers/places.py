@@ -35,11 +35,18 @@ def not_found(data: Data, expected: str, looked_in: Sequence[Path]) -> DataError
 
 
 def cached_checksum(paths: Sequence[Path], content: Callable[[], Iterable[bytes]]) -> str:
-    """Hash of `content()`, remembered while the files keep their size and time."""
-    key = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+    """Hash of `content()`, which says what is wrong with a missing file; remembered while they keep size and time."""
+    key = tuple((str(path), *_stamp(path)) for path in paths)
     if key not in _checksums:
         _checksums[key] = hashed(content())
     return _checksums[key]
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        return path.stat().st_size, path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return ()
 
 
 def hashed(parts: Iterable[bytes]) -> str:

@@ -9,7 +9,7 @@ from PIL import Image
 from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import CenterCrop, InterpolationMode, RandomResizedCrop, Resize
 
-from experiments.data.finish import Finisher
+from experiments.data.finish import Finisher, _fill_at_once, _fill_one_by_one
 from experiments.data.resample import cut
 from experiments.data.windows import centre_windows, draw_windows, erasing_boxes, evaluation_side, training_windows
 from experiments.settings import Recipe
@@ -143,6 +143,17 @@ def test_erased_pixels_are_standard_normal_and_nothing_else_changes():
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
     again, other = finisher.train(grey, 4, samples), finisher.train(grey, 5, samples)
     assert torch.equal(out, again) and not torch.equal(out, other)
+
+
+def test_boxes_are_filled_alike_one_by_one_and_at_once():
+    generator = torch.Generator().manual_seed(0)
+    noise, images = torch.randn(4000, generator=generator), torch.randn(9, 3, 24, 24, generator=generator)
+    chosen, places = np.array([0, 3, 8]), np.array([5, 0, 4000 - 3 * 24 * 24])
+    boxes = np.array([[0, 0, 23, 5], [7, 2, 1, 1], [10, 3, 14, 21]])
+    one_by_one, at_once = images.clone(), images.clone()
+    _fill_one_by_one(one_by_one, noise, chosen, boxes, places)
+    _fill_at_once(at_once, noise, chosen, boxes, places)
+    assert torch.equal(one_by_one, at_once) and not torch.equal(at_once, images)
 
 
 def test_normalisation_is_by_channel():
