@@ -16,6 +16,7 @@ from experiments import schema
 from experiments.errors import ConfigError, InterruptedRun
 from experiments.help_page import help_page
 from roadmap.errors import UserError
+from roadmap.pipes import quietly
 from roadmap.regimes import CONF
 
 BUG = 1
@@ -79,10 +80,12 @@ def main() -> None:
     except UserError as error:
         say(f"error: {error}")  # a key that Hydra refuses, or how a study has ended
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        raise
     except Exception:
         traceback.print_exc()
         sys.exit(BUG)
 
 
 if __name__ == "__main__":
-    main()
+    quietly(main)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from roadmap import UserError
+from roadmap.pipes import quietly
 
 PAPER = "paper"
 CACHE = ".collect.sqlite"
@@ -109,4 +110,4 @@ def _report_skipped(*lists: Sequence[object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from roadmap.errors import UserError
+from roadmap.pipes import quietly
 
 # name -> (module with `add_arguments(parser)` and `run(options) -> exit code`, one line of help)
 COMMANDS = {
@@ -27,11 +28,21 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _options(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line; Hydra's overrides may stand before and behind options, which argparse alone refuses."""
+    options, rest = parser.parse_known_args(arguments)
+    if rest and ("overrides" not in options or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code. A user's error is one line on stderr, a bug keeps its traceback."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
-    options = _parser(chosen).parse_args(arguments)
+    options = _options(_parser(chosen), arguments)
     try:
         code: int = importlib.import_module(COMMANDS[options.command][0]).run(options)
     except UserError as error:
@@ -41,4 +52,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the table once, or keep it on the screen; returns the exit code."""
-    console = Console()
+    console = _Console()
     if options.watch is None:
         console.print(as_table(rows(options.runs, options.study)))
         return 0
@@ -39,6 +39,12 @@ def run(options: argparse.Namespace) -> int:
             if all(row["state"] in ("finished", "diverged", "failed") for row in found):
                 return 0
             time.sleep(options.watch)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the end to the command, which makes it a quiet one; Rich would exit with 1."""
+        raise
 
 
 def rows(runs_dir: Path, study: str | None = None) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from roadmap.errors import UserError
 from roadmap.explain import explain
 from roadmap.golden import write_golden
 from roadmap.markers import update_file
+from roadmap.pipes import quietly
 from roadmap.regimes import REGIMES
 from roadmap.steps import CHANGES, STEPS
 from roadmap.tables import FORMATS, ladder_rows, readme_ladder
@@ -84,4 +85,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))
