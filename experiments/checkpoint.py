@@ -145,6 +145,11 @@ class Checkpoints:
         if error is not None:
             raise error
 
+    @property
+    def saving(self) -> bool:
+        """Whether a save is under way in the background."""
+        return self._thread is not None and self._thread.is_alive()
+
     def close(self) -> None:
         """Wait for the save under way and free the copies of the state."""
         self._host.clear()

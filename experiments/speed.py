@@ -2,18 +2,23 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
 
+from experiments import atomic
 from experiments.batches import BatchPlan
+from experiments.checkpoint import Checkpoints
 from experiments.data import open_data
 from experiments.device import pick_device, process_switches
 from experiments.distributed import Ranks
-from experiments.loop import Job, LossLog, train_step
+from experiments.identity import run_id
+from experiments.loop import Job, LossLog, NonFiniteError, save, train_step
 from experiments.mixing import Mixing
 from experiments.precision import autocast
 from experiments.records import RunDir
@@ -25,21 +30,37 @@ from experiments.train import build_state
 WARM_UP = 2  # micro batches that are not counted: allocation, kernel choice, compilation
 
 
+LAUNCH = 0.25  # seconds: composing the job, claiming, the files of the record; measured on two CPU cores
+
+
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that a run spends: to start, per training image, per evaluation image, per checkpoint."""
+    """Seconds that a run spends.
+
+    Attributes:
+        start: from nothing to the first step: data, network.
+        train, evaluate: per image.
+        save: by which a checkpoint holds training up: the copy, and the share of the processor that writing takes.
+        written: after which a checkpoint is on disk; the next one waits for it.
+        train_images: of an epoch, whole batches only.
+        eval_images: of an evaluation.
+        saves: checkpoints of an epoch.
+    """
 
     start: float
     train: float
     evaluate: float
     save: float
-    train_images: int  # images of an epoch, whole batches only
+    written: float
+    train_images: int
     eval_images: int
+    saves: int = 1
 
     def seconds(self, epochs: int) -> float:
         """Wall time of a run of this many epochs."""
-        epoch = self.train_images * self.train + self.eval_images * self.evaluate + self.save
-        return self.start + epochs * epoch
+        work = self.train_images * self.train + self.eval_images * self.evaluate
+        epoch = max(work + self.saves * self.save, self.saves * self.written)
+        return LAUNCH + self.start + epochs * epoch
 
 
 def network_key(settings: Settings) -> tuple[Any, ...]:
@@ -52,33 +73,45 @@ def network_key(settings: Settings) -> tuple[Any, ...]:
 
 
 def measure(settings: Settings, seconds: float = 2.0) -> Speed:
-    """Train and evaluate for about `seconds` with the run's own data, network and loop; nothing is written."""
+    """Train and evaluate for about `seconds` with the run's own data, network and loop, and save two checkpoints.
+
+    The checkpoints go to a folder in runs_dir, where a run's would go, and are removed.
+    """
     began = time.monotonic()
     device = pick_device(settings.device)
-    with process_switches(settings, device):
+    runs_dir = Path(settings.runs_dir)
+    atomic.make_folder(runs_dir)
+    with process_switches(settings, device), TemporaryDirectory(prefix=".measured-", dir=runs_dir) as folder:
         source = open_data(settings, device=device)
         try:
             plan = BatchPlan.of(settings, source.train_size, 1)
             state = build_state(settings, source, device)
-            job = _job(settings, device, source, plan, state)
+            job = _job(settings, device, source, plan, state, Path(folder))
             ready = time.monotonic()
-            train = _seconds_per_image(_training(job), device, seconds)
+            training = _training(job)
+            train = _seconds_per_image(training, device, seconds)
             evaluate = _seconds_per_image(_evaluating(job), device, seconds / 4)
-            size = sum(tensor.nbytes for tensor in state.tensors(job.ranks).values())
+            job.network.train()
+            save, written = _seconds_per_save(job, training, train)
         finally:
             source.close()
+    every = settings.checkpoint.every_steps
     return Speed(
         start=ready - began,
         train=train,
         evaluate=evaluate,
-        save=size / 500e6,  # a background write; what the loop waits for is the copy and a share of the disk
+        save=save,
+        written=written,
         train_images=plan.steps * plan.size,
         eval_images=source.eval_size,
+        saves=1 + ((plan.steps - 1) // every if every else 0),
     )
 
 
-def _job(settings: Settings, device: torch.device, source: Any, plan: BatchPlan, state: TrainState) -> Job:
-    """A job without record, checkpoints and progress, whose optimizer steps are one micro batch long."""
+def _job(
+    settings: Settings, device: torch.device, source: Any, plan: BatchPlan, state: TrainState, folder: Path
+) -> Job:
+    """A job without record and progress, whose optimizer steps are one micro batch long."""
     none = cast(Any, None)
     return Job(
         settings=settings,
@@ -90,14 +123,14 @@ def _job(settings: Settings, device: torch.device, source: Any, plan: BatchPlan,
         state=state,
         network=state.model,
         losses=LossLog(1, device),
-        run_dir=none,
-        checkpoints=none,
+        run_dir=RunDir(folder),
+        checkpoints=Checkpoints(folder, run_id(settings), background=settings.checkpoint.background),
         stop=none,
         reporter=none,
     )
 
 
-def _training(job: Job) -> Iterable[int]:
+def _training(job: Job) -> Iterator[int]:
     """One optimizer step per item, over and over the first epochs; yields its number of images."""
     job.network.train()
     for epoch in range(10**6):
@@ -131,6 +164,29 @@ def _seconds_per_image(work: Iterable[int], device: torch.device, seconds: float
             _wait(device)  # the host runs ahead of the device
     _wait(device)
     return (time.perf_counter() - began) / images
+
+
+def _seconds_per_save(job: Job, training: Iterator[int], train: float) -> tuple[float, float]:
+    """By how much a checkpoint holds training up, and after how long it is written: the second of two.
+
+    The first one allocates memory. A network that is not finite any more after this training is not saved: 0, 0.
+    """
+    held_up = elapsed = 0.0
+    try:
+        for _ in range(2):
+            _wait(job.device)
+            images, began = 0, time.perf_counter()
+            save(job)
+            while job.checkpoints.saving:
+                images += next(training)
+            job.checkpoints.wait()
+            _wait(job.device)
+            elapsed = time.perf_counter() - began
+            held_up = max(0.0, elapsed - images * train)
+    except NonFiniteError:
+        pass
+    job.checkpoints.close()
+    return held_up, elapsed
 
 
 def _wait(device: torch.device) -> None:

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from experiments import atomic, claim
@@ -133,6 +134,26 @@ def freeze(
     atomic.make_folder(path.parent)
     atomic.replace(path, [dump(content, indent=1)])
     return Plan(name, path, tuple(runs.values()), generator, tuple(map(tuple, orders)))
+
+
+def seconds_beside(runs: Sequence[Settings], since: float) -> list[float]:
+    """What each of the runs that were sealed one after the other took beside training and evaluating, in seconds.
+
+    From the record of one to the record of the next: composing, data, network, checkpoints, sealing. The first run,
+    which also loads the libraries, is left out.
+
+    Args:
+        runs: in the order in which they ran.
+        since: `time.time()` when the first was started; only what was sealed later counts.
+    """
+    places = [place for place in map(RunDir.locate, runs) if place.result.exists()]
+    sealed = [(place.result.stat().st_mtime, place) for place in places]
+    sealed = [(when, place) for when, place in sealed if when >= since]
+    found = []
+    for (before, _), (when, place) in pairwise(sealed):
+        at_work = sum(line["train_seconds"] + line["eval_seconds"] for line in place.timings())
+        found.append(when - before - at_work)
+    return found
 
 
 def find_run(plan: Plan, identity: str) -> Settings:

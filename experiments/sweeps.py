@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 import os
+import statistics
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -137,10 +139,20 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
     print(f"{plan.path}: {len(plan.runs)} runs, {len(left)} to do", file=sys.stderr)
     if left:
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+        began = time.time()
         _check_for_bugs(_launched(launcher, _jobs(plan, left, config, arguments)))
+        if config.hydra.runtime.choices["hydra/launcher"] == "basic":
+            _say_how_long(left, began)
     line = studies.check_outcome(plan)
     print(line, file=sys.stderr)
     return line
+
+
+def _say_how_long(runs: Sequence[Settings], began: float) -> None:
+    """The time that runs in sequence took, and how much of it was neither training nor evaluating."""
+    beside = studies.seconds_beside(runs, began)
+    share = f"; {statistics.median(beside):.2f} s per run beside training and evaluating" if beside else ""
+    print(f"took {time.time() - began:.1f} s{share}", file=sys.stderr)
 
 
 def _jobs(plan: studies.Plan, left: Sequence[Settings], config: DictConfig, typed: Sequence[str]) -> list[list[str]]:

@@ -1,6 +1,9 @@
 """Studies: expansion, the frozen plan, what is launched, what a launcher leaves behind; trained for real in micro."""
 
+import dataclasses
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from experiments.errors import ConfigError, StorageError
 from experiments.identity import run_id
 from experiments.records import RunDir
 from experiments.settings import Settings
+from experiments.speed import LAUNCH, Speed
 from roadmap.regimes import CONF
 from roadmap.steps import STEPS
 
@@ -251,11 +255,29 @@ def _broken(settings: Settings) -> None:
 def test_a_run_is_shared_by_studies(
     call: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert call("-m", "+step=enhanced_recipe,patchify_stem", *SMALL)[0] == 0
+    code, err = call("-m", "+step=enhanced_recipe,patchify_stem", *SMALL)
+    assert code == 0
+    assert re.search(r"took [\d.]+ s; [\d.]+ s per run beside training and evaluating\n", err)
     monkeypatch.setattr(train, "_work", None)
     code, err = call("-m", "+step=patchify_stem,enhanced_recipe", "seed=0", *SMALL)
     assert code == 0
     assert "2 runs, 0 to do" in err
+
+
+def test_what_runs_take_beside_training(tmp_path: Path) -> None:
+    """From one record to the next, less what was training and evaluating; older records do not count."""
+    runs = [settings_for(f"seed={seed}", f"runs_dir={tmp_path}") for seed in range(5)]
+    sealed = [50.0, 100.0, 110.0, None, 125.0]  # the first was there before, the fourth has failed
+    for settings, when in zip(runs, sealed, strict=True):
+        place = RunDir.locate(settings)
+        place.path.mkdir()
+        place.append_timing({"epoch": 1, "train_seconds": 5.0, "eval_seconds": 1.0})
+        place.append_timing({"epoch": 2, "train_seconds": 2.0, "eval_seconds": 1.5})
+        if when is not None:
+            place.result.write_text("{}")
+            os.utime(place.result, (when, when))
+    assert studies.seconds_beside(runs, since=90.0) == pytest.approx([0.5, 5.5])
+    assert studies.seconds_beside(runs[:2], since=90.0) == []
 
 
 def test_one_run_of_a_plan_by_itself(
@@ -305,6 +327,13 @@ def test_a_launcher_that_is_not_installed(
 
 
 # --- plan and status
+
+
+def test_a_checkpoint_that_takes_longer_than_an_epoch_sets_the_pace() -> None:
+    speed = Speed(start=1, train=0.01, evaluate=0.1, save=0.5, written=2.0, train_images=100, eval_images=10)
+    assert speed.seconds(4) == pytest.approx(LAUNCH + 1 + 4 * (1 + 1 + 0.5))
+    assert dataclasses.replace(speed, written=7.0).seconds(4) == pytest.approx(LAUNCH + 1 + 4 * 7)
+    assert dataclasses.replace(speed, saves=3).seconds(4) == pytest.approx(LAUNCH + 1 + 4 * 6)
 
 
 def test_plan_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
