@@ -7,19 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roadmap.plan import Conv
+from roadmap.products import product, product_is_faster
 
 
 class PointwiseConv(nn.Conv2d):
     """1x1 convolution; computed as a linear layer on the channels-last view where that is faster, same weights.
 
-    It is for convolutions with a bias (LayerNorm designs) in channels-last memory; without one, on CPU threads, the
-    convolution's own kernel is the faster of the two (`python -m experiments bench step`).
+    It is with a bias (LayerNorm designs), or on a CPU that multiplies by `roadmap.products`; otherwise, on CPU threads,
+    the convolution's own kernel is the faster of the two (`python -m experiments bench step`).
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.bias is None or not x.is_contiguous(memory_format=torch.channels_last):
+        by_product = product_is_faster(x, self.out_channels)
+        if not (by_product or self.bias is not None) or not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
-        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        linear = product if by_product else F.linear
+        return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 class PatchConv(nn.Conv2d):

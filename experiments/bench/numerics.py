@@ -1,7 +1,8 @@
 """The gate in front of every speed-up: the fast form of a network computes what its plain form computes.
 
-Fast: channels-last memory, where 1x1 convolutions run as linear layers. Plain: contiguous memory, ordinary
-convolutions. Both are held against fp64 in outputs, and against each other over a training run.
+Fast: channels-last memory, where 1x1 convolutions run as linear layers, on some CPUs by another library. Plain:
+contiguous memory, ordinary convolutions. Both are held against fp64 in outputs, and against each other over a training
+run.
 """
 
 import argparse
@@ -20,8 +21,11 @@ HELP = "the fast form of the ends against their plain form and fp64"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--rows", default=",".join(ENDS))
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument(
+        "--regime", choices=("tiny", "base", "micro"), default="tiny", help="micro is too small for roadmap.products"
+    )
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of the two loss curves")
 
 
@@ -29,16 +33,18 @@ def run(options: argparse.Namespace, device: torch.device) -> tuple[str, list[di
     """Both forms of each row."""
     at_least("--steps", options.steps)
     rows = chosen_rows(options.rows)
-    return "numerics", [compare(row, options.size, options.batch, options.steps, device) for row in rows]
+    return "numerics", [
+        compare(row, options.regime, options.size, options.batch, options.steps, device) for row in rows
+    ]
 
 
-def compare(step: str, size: int, batch: int, steps: int, device: torch.device) -> dict[str, Any]:
+def compare(step: str, regime: str, size: int, batch: int, steps: int, device: torch.device) -> dict[str, Any]:
     """Relative error of both forms' outputs against fp64, and the largest gap between their loss curves."""
     losses, errors = {}, {}
     images, labels = _batch(size, batch, device)
-    reference = _network(step).double().to(device)(images.double())
+    reference = _network(step, regime).double().to(device)(images.double())
     for form, layout in {"fast": torch.channels_last, "plain": torch.contiguous_format}.items():
-        network = _network(step).to(device).to(memory_format=layout)
+        network = _network(step, regime).to(device).to(memory_format=layout)
         view = images.to(memory_format=layout)
         errors[form] = ((network(view) - reference).abs().max() / reference.abs().max()).item()
         losses[form] = _loss_curve(network, view, labels, steps)
@@ -53,9 +59,9 @@ def compare(step: str, size: int, batch: int, steps: int, device: torch.device) 
     }
 
 
-def _network(step: str) -> nn.Module:
+def _network(step: str, regime: str) -> nn.Module:
     torch.manual_seed(0)
-    return build(step, regime="micro", num_classes=10, layer_scale=1e-6, init="trunc_normal").train()
+    return build(step, regime=regime, num_classes=10, layer_scale=1e-6, init="trunc_normal").train()
 
 
 def _batch(size: int, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,6 @@ from torch import nn
 
 from experiments.bench import ceilings
 from experiments.bench.apart import Apart
-from experiments.bench.candidates import ONEDNN, with_onednn
 from experiments.bench.options import ENDS, PRECISIONS, add_rounds, check_rounds, chosen, chosen_rows
 from experiments.bench.timing import interleave, ratio
 from experiments.errors import ConfigError
@@ -64,7 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_rounds(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--apart", action="store_true", help="each in a process of its own, allocator as in use")
-    parser.add_argument("--candidates", action="store_true", help="LayerNorm rows also in forms that are not in use")
     parser.add_argument("--compile", action="store_true", help="torch.compile every contender")
     parser.add_argument("--deterministic", action="store_true", help="each row also with deterministic algorithms")
     parser.add_argument(
@@ -93,8 +91,6 @@ def _measure(names: Sequence[str], options: argparse.Namespace, device: torch.de
         contenders[name] = make_step(network_of(name, options.size), *how)
         if options.deterministic and name not in PEERS:
             contenders[name + DETERMINISTIC] = _deterministic(contenders[name])
-        if options.candidates and name in WITH_LAYER_NORM:
-            contenders[name + ONEDNN] = make_step(with_onednn(network_of(name, options.size)), *how)
     if options.ceilings:
         contenders |= ceilings.contenders(device, options.precision)
     return interleave(contenders, options.rounds, device)
@@ -102,8 +98,8 @@ def _measure(names: Sequence[str], options: argparse.Namespace, device: torch.de
 
 def _measure_apart(names: Sequence[str], options: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
     """Seconds per step of everyone, each in a process of its own."""
-    if options.deterministic or options.ceilings or options.candidates:
-        raise ConfigError("--apart cannot be combined with --deterministic, --ceilings or --candidates: leave one out")
+    if options.deterministic or options.ceilings:
+        raise ConfigError("--apart cannot be combined with --deterministic or --ceilings: leave one out")
     task = {key: getattr(options, key) for key in ("size", "batch", "precision", "compile")}
     task |= {"device": str(device), "threads": torch.get_num_threads()}
     with ExitStack() as stack:
@@ -165,8 +161,6 @@ def _lines(
     peers = () if name in PEERS else peers_of(name)
     if name.endswith(DETERMINISTIC):
         peers = (name.removesuffix(DETERMINISTIC),)
-    elif name.endswith(ONEDNN):
-        peers = (name.removesuffix(ONEDNN), *peers_of(name.removesuffix(ONEDNN)))
     elif limits and name not in PEERS:
         line |= limits.shares(name, options.size, options.batch, speed)
     found = [line | {"peer": peer} | ratio(seconds[name], seconds[peer]) for peer in _measured(peers, seconds)]
