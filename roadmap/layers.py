@@ -6,23 +6,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from roadmap.cpu_kernels import FAST_WIDTH, applies, depthwise, product, product_is_faster
 from roadmap.plan import Conv
-from roadmap.products import product, product_is_faster
+
+LARGE_PRODUCT = 2**26  # multiply-accumulates from which a product on a CPU is worth more than a convolution's kernel
 
 
 class PointwiseConv(nn.Conv2d):
-    """1x1 convolution; computed as a linear layer on the channels-last view where that is faster, same weights.
-
-    It is with a bias (LayerNorm designs), or on a CPU that multiplies by `roadmap.products`; otherwise, on CPU threads,
-    the convolution's own kernel is the faster of the two (`python -m experiments bench step`).
-    """
+    """1x1 convolution; computed as a linear layer on the channels-last view where that is faster, same weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        by_product = product_is_faster(x, self.out_channels)
-        if not (by_product or self.bias is not None) or not x.is_contiguous(memory_format=torch.channels_last):
+        linear = self._linear(x)
+        if linear is None:
             return super().forward(x)
-        linear = product if by_product else F.linear
         return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+    def _linear(self, x: Tensor) -> Callable[..., Tensor] | None:
+        """The linear layer to use, None for the convolution; the choice is by measurement, `bench step`."""
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            return None
+        if product_is_faster(x):
+            return product if x.numel() * self.out_channels >= LARGE_PRODUCT else None
+        return F.linear if self.bias is not None else None
+
+
+class DepthwiseConv(nn.Conv2d):
+    """Depthwise convolution of a large kernel; on a CPU with a faster weight gradient than torch's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if applies(x) and torch.is_grad_enabled():
+            return depthwise(x, self.weight, self.bias, self.stride[0])
+        return super().forward(x)
 
 
 class PatchConv(nn.Conv2d):
@@ -65,7 +79,8 @@ def make_conv(conv: Conv) -> nn.Conv2d:
     if conv.kernel == conv.stride == conv.groups == 1:
         return PointwiseConv(conv.c_in, conv.c_out, 1, bias=conv.bias)
     padding = conv.kernel // 2
-    return nn.Conv2d(conv.c_in, conv.c_out, conv.kernel, conv.stride, padding, groups=conv.groups, bias=conv.bias)
+    kind = DepthwiseConv if conv.groups == conv.c_in == conv.c_out and conv.kernel > FAST_WIDTH else nn.Conv2d
+    return kind(conv.c_in, conv.c_out, conv.kernel, conv.stride, padding, groups=conv.groups, bias=conv.bias)
 
 
 class ConvUnit(nn.Module):

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
-from experiments.bench import large, loop, many, numerics, profiler, report, small, start, step
+from experiments.bench import kernels, large, loop, many, numerics, profiler, report, small, start, step
 from experiments.bench.options import add_place
 from experiments.bench.results import record
 from experiments.device import pick_device
@@ -36,6 +36,7 @@ KINDS: dict[str, Kind] = {
     "start": start,
     "many": many,
     "profile": profiler,
+    "kernels": kernels,
     "numerics": numerics,
 }
 UNRECORDED = ("kind", "command", "device", "out", "threads", "rows")

@@ -32,7 +32,7 @@ def bench(tmp_path: Path, *arguments: str) -> dict:
     return {"name": name, **benchmark}
 
 
-@pytest.mark.parametrize("kind", ["step", "loop", "small", "large", "start"])
+@pytest.mark.parametrize("kind", ["step", "loop", "small", "large", "start", "kernels"])
 def test_too_few_rounds_are_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", kind, "--device", "cpu", "--rounds", "8"]) == 2
     assert "--rounds=8 must be at least 9" in capsys.readouterr().err
@@ -169,6 +169,20 @@ def test_profile_counts_a_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     how = ["--rows", "resnet50", "--size", "32", "--batch", "4", "--steps", "2"]
     waits = bench(tmp_path, "profile", *how)["rows"][-1]
     assert waits["per_step"] == 1 and "aten::_local_scalar_dense 2 in 2 steps" in waits["part"]
+
+
+@pytest.mark.usefixtures("few_rounds")
+def test_kernels_of_a_row(tmp_path: Path) -> None:
+    how = ["--rows", "kernel_5,separate_downsampling", "--batch", "2", "--rounds", "1"]
+    rows = bench(tmp_path, "kernels", *how)["rows"]
+    assert ("5x5, 96 channels, map 8x8, stride 2", "torch's convolution") in {
+        (row["convolution"], row["peer"]) for row in rows
+    }
+    assert [row["peer"] for row in rows if row["convolution"] == "1x1, 96 to 384 channels, map 8x8"] == [
+        "torch's convolution",
+        "torch's linear layer",
+    ]
+    assert all(row["ratio"] > 0 for row in rows)
 
 
 def test_numerics_of_both_forms(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Products by oneDNN equal torch's own, in values, gradients and in what others see of a network."""
+"""The CPU's own ways equal torch's, in values, gradients and in what others see of a network."""
 
 import copy
 
@@ -8,17 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from roadmap import build, complexity_of, products
-from roadmap.products import product, product_is_faster
+from roadmap import build, complexity_of, cpu_kernels, layers
+from roadmap.cpu_kernels import applies, depthwise, product, product_is_faster
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN")
 
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every product on a CPU goes to oneDNN, of whatever size and on whatever processor."""
-    monkeypatch.setattr(products, "SMALLEST", 0)
-    monkeypatch.setattr(products, "_mkl_holds_back", lambda: True)
+    """They are used on whatever processor, for whatever size."""
+    monkeypatch.setattr(layers, "LARGE_PRODUCT", 0)
+    monkeypatch.setattr(cpu_kernels, "_vector_unit", lambda: "AVX2")
+    monkeypatch.setattr(cpu_kernels, "_mkl_holds_back", lambda: True)
 
 
 def tensors(bias: bool = True) -> list[Tensor | None]:
@@ -66,8 +67,8 @@ def test_whoever_watches_sees_the_usual_operations(monkeypatch: pytest.MonkeyPat
     network = network.to(memory_format=torch.channels_last)
     images = torch.randn(1, 3, 64, 64).to(memory_format=torch.channels_last)
     expected = network(images)
-    monkeypatch.setattr(products, "product", None)
-    monkeypatch.setattr("roadmap.layers.product", None)  # from here on a call would fail
+    for kernel in ("product", "depthwise"):
+        monkeypatch.setattr(layers, kernel, None)  # from here on a call would fail
     with FlopCounterMode(display=False) as counter:
         network(images)
     macs = complexity_of("separate_downsampling", regime="micro", image_size=64, num_classes=10).macs
@@ -75,8 +76,6 @@ def test_whoever_watches_sees_the_usual_operations(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(torch.jit.trace(network, images, check_trace=False)(images), expected)
     torch.testing.assert_close(torch.export.export(network, (images,)).module()(images), expected)
     torch.testing.assert_close(torch.compile(network, backend="eager", fullgraph=True)(images), expected)
-    with torch.autocast("cpu", torch.bfloat16):
-        network(images)
 
 
 @pytest.mark.usefixtures("always")
@@ -91,9 +90,41 @@ def test_gradients_by_function_transforms() -> None:
 
 
 @pytest.mark.usefixtures("always")
-def test_it_is_for_fp32_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert product_is_faster(torch.zeros(1, 8, 2, 2), 8)
-    assert not product_is_faster(torch.zeros(1, 8, 2, 2, dtype=torch.float64), 8)
-    assert not product_is_faster(torch.zeros(1, 8, 2, 2, device="meta"), 8)
-    monkeypatch.setattr(products, "SMALLEST", 257)
-    assert not product_is_faster(torch.zeros(1, 8, 2, 2), 8)
+def test_products_are_for_fp32_on_a_cpu_only() -> None:
+    assert product_is_faster(torch.zeros(1, 8, 2, 2))
+    assert not product_is_faster(torch.zeros(1, 8, 2, 2, dtype=torch.float64))
+    assert not product_is_faster(torch.zeros(1, 8, 2, 2, device="meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not product_is_faster(torch.zeros(1, 8, 2, 2))
+        assert applies(torch.zeros(1, 8, 2, 2))
+
+
+CASES = [(size, stride, side) for size in (5, 7, 9, 11) for stride in (1, 2) for side in ((9, 6), (1, 2), (14, 13))]
+
+
+@pytest.mark.parametrize("size, stride, side", CASES)
+def test_a_depthwise_convolution_has_its_gradients_of_both_orders(
+    size: int, stride: int, side: tuple[int, int]
+) -> None:
+    found = []
+    for convolve in (depthwise, lambda x, w, b, stride: F.conv2d(x, w, b, stride, size // 2, groups=6)):
+        generator = torch.Generator().manual_seed(0)
+        shapes = ((3, 6, *side), (6, 1, size, size), (6,))
+        wanted = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+        out = convolve(*wanted, stride)
+        first = torch.autograd.grad(out.sin().sum(), wanted, create_graph=True)
+        found.append([out, *first, *torch.autograd.grad(sum(grad.square().sum() for grad in first), wanted)])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_a_depthwise_convolution_under_autocast_is_narrow_and_its_gradients_are_wide() -> None:
+    x, weight, bias = torch.randn(2, 6, 9, 9), torch.randn(6, 1, 7, 7), torch.randn(6)
+    wanted = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+    found = []
+    for convolve in (depthwise, lambda x, w, b, stride: F.conv2d(x, w, b, stride, 3, groups=6)):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = convolve(*wanted, 1)
+        assert out.dtype == torch.bfloat16
+        found.append([out, *torch.autograd.grad(out.float().square().sum(), wanted)])
+    assert all(grad.dtype == torch.float32 for grad in found[0][1:])
+    torch.testing.assert_close(found[0], found[1], rtol=0.02, atol=0.5)
