@@ -153,21 +153,21 @@ def resume(job: Job) -> list[dict[str, Any]]:
 
     def load() -> dict[str, Any] | None:
         found.extend(filter(None, [job.checkpoints.load()]))
-        record = found[0].state if found else None
-        job.run_dir.cut_back(record["history"] if record else [])
-        return record
+        return found[0].state if found else None
 
     record = job.ranks.on_main(load)
-    if record is None:
-        return []
-    tensors = job.ranks.share_tensors(found[0].tensors if found else None)
-    try:
-        job.state.restore(tensors, record, job.ranks)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # whole, but written by something else
-        raise StorageError(
-            f"{job.run_dir.checkpoints}: the newest checkpoint is no state of this run ({error!r:.80}): remove it"
-        ) from None
-    return list(record["history"])
+    history: list[dict[str, Any]] = []
+    if record is not None:
+        tensors = job.ranks.share_tensors(found[0].tensors if found else None)
+        try:
+            job.state.restore(tensors, record, job.ranks)
+            history = [dict(line) for line in record["history"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # whole, but written by something else
+            raise StorageError(
+                f"{job.run_dir.checkpoints}: the newest checkpoint is no state of this run ({error!r:.80}): remove it"
+            ) from None
+    job.ranks.on_main(lambda: job.run_dir.cut_back(history))
+    return history
 
 
 def announce(job: Job) -> None:

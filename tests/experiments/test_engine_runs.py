@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from experiments import loop, train
-from experiments.checkpoint import Checkpoints
-from experiments.errors import DivergedError, InterruptedRun
+from experiments.checkpoint import MANIFEST, Checkpoints
+from experiments.errors import DivergedError, InterruptedRun, StorageError
 from experiments.identity import RESULTS_VERSION
 from experiments.loop import Job
 from experiments.records import RunDir
@@ -27,6 +27,7 @@ from tests.experiments.engine_runs import (
     settings_of,
     stopping,
 )
+from tests.storms.payloads import replace_manifest
 
 EVERYTHING = ("recipe.ema=0.9", "recipe.clip_grad=1.0", "recipe.drop_path=0.2")
 
@@ -81,6 +82,25 @@ def test_interrupted_and_resumed_is_identical(
     assert RunDir(only_run(tmp_path / "parts")).state() == "half"
     train.run(parts)
     assert fingerprint(only_run(tmp_path / "parts")) == fingerprint(only_run(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("history", [None, "lost", ["a line"], [1]])
+def test_a_checkpoint_that_another_program_wrote_changes_no_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, history: Any
+) -> None:
+    settings = settings_of(tmp_path)
+    with stopping(monkeypatch, 5), pytest.raises(InterruptedRun):
+        train.run(settings)
+    run = only_run(tmp_path)
+    before = (run / "metrics.jsonl").read_bytes()
+    newest = max((run / "checkpoints").glob("step-*"))
+    manifest = json.loads((newest / MANIFEST).read_text())
+    del manifest["state"]["history"]
+    manifest["state"] |= {"history": history} if history else {}
+    replace_manifest(newest, json.dumps(manifest).encode())
+    with pytest.raises(StorageError, match="is no state of this run"):
+        train.run(settings)
+    assert (run / "metrics.jsonl").read_bytes() == before
 
 
 def test_rerun_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
