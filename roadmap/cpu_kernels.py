@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ONEDNN_BATCH = 16
+MANY_ROWS = 512
 FAST_WIDTH = 3  # columns of a depthwise kernel up to which oneDNN has a fast weight gradient
 
 _convolution_backward = torch.ops.aten.convolution_backward
@@ -40,9 +42,18 @@ def _vector_unit() -> str:
 # --- matrix products
 
 
-def product_is_faster(x: Tensor) -> bool:
-    """Whether `product` beats `F.linear`: in fp32, on an AVX-512 processor of another maker than MKL's, Intel."""
+def mkl_is_slow(x: Tensor) -> bool:
+    """Whether MKL, which computes `F.linear`, is the wrong choice: in fp32, on an AVX-512 processor not of Intel's."""
     return applies(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and _mkl_holds_back()
+
+
+def product_is_faster(x: Tensor) -> bool:
+    """Whether `product` beats a 1x1 convolution of x (N, C, H, W), where MKL is slow.
+
+    torch hands such a convolution to oneDNN only from 16 images on; and oneDNN then arranges the weight anew for every
+    call, which few rows do not repay.
+    """
+    return len(x) < ONEDNN_BATCH or x[:, 0].numel() < MANY_ROWS
 
 
 @cache

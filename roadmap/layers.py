@@ -6,10 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from roadmap.cpu_kernels import FAST_WIDTH, applies, depthwise, product, product_is_faster
+from roadmap.cpu_kernels import FAST_WIDTH, applies, depthwise, mkl_is_slow, product, product_is_faster
 from roadmap.plan import Conv
-
-LARGE_PRODUCT = 2**26  # multiply-accumulates from which a product on a CPU is worth more than a convolution's kernel
 
 
 class PointwiseConv(nn.Conv2d):
@@ -22,11 +20,11 @@ class PointwiseConv(nn.Conv2d):
         return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
     def _linear(self, x: Tensor) -> Callable[..., Tensor] | None:
-        """The linear layer to use, None for the convolution; the choice is by measurement, `bench step`."""
+        """The linear layer to use, None for the convolution; the choice is by measurement, `bench kernels`."""
         if not x.is_contiguous(memory_format=torch.channels_last):
             return None
-        if product_is_faster(x):
-            return product if x.numel() * self.out_channels >= LARGE_PRODUCT else None
+        if mkl_is_slow(x):
+            return product if product_is_faster(x) else None
         return F.linear if self.bias is not None else None
 
 

@@ -9,15 +9,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from roadmap import build, complexity_of, cpu_kernels, layers
-from roadmap.cpu_kernels import applies, depthwise, product, product_is_faster
+from roadmap.cpu_kernels import applies, depthwise, mkl_is_slow, product, product_is_faster
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN")
 
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are used on whatever processor, for whatever size."""
-    monkeypatch.setattr(layers, "LARGE_PRODUCT", 0)
+    """They are used on whatever processor."""
     monkeypatch.setattr(cpu_kernels, "_vector_unit", lambda: "AVX2")
     monkeypatch.setattr(cpu_kernels, "_mkl_holds_back", lambda: True)
 
@@ -90,13 +89,16 @@ def test_gradients_by_function_transforms() -> None:
 
 
 @pytest.mark.usefixtures("always")
-def test_products_are_for_fp32_on_a_cpu_only() -> None:
-    assert product_is_faster(torch.zeros(1, 8, 2, 2))
-    assert not product_is_faster(torch.zeros(1, 8, 2, 2, dtype=torch.float64))
-    assert not product_is_faster(torch.zeros(1, 8, 2, 2, device="meta"))
+def test_products_are_for_fp32_on_a_cpu_and_few_rows() -> None:
+    assert mkl_is_slow(torch.zeros(1, 8, 2, 2))
+    assert not mkl_is_slow(torch.zeros(1, 8, 2, 2, dtype=torch.float64))
+    assert not mkl_is_slow(torch.zeros(1, 8, 2, 2, device="meta"))
     with torch.autocast("cpu", torch.bfloat16):
-        assert not product_is_faster(torch.zeros(1, 8, 2, 2))
+        assert not mkl_is_slow(torch.zeros(1, 8, 2, 2))
         assert applies(torch.zeros(1, 8, 2, 2))
+    assert product_is_faster(torch.zeros(15, 1, 50, 50))
+    assert product_is_faster(torch.zeros(100, 1, 2, 2))
+    assert not product_is_faster(torch.zeros(16, 1, 50, 50))
 
 
 CASES = [(size, stride, side) for size in (5, 7, 9, 11) for stride in (1, 2) for side in ((9, 6), (1, 2), (14, 13))]
