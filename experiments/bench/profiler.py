@@ -108,6 +108,7 @@ def _convolution(kind: str) -> Callable[[Any], bool]:
     return lambda event: event.name in _WEIGHTS and _kind(event.input_shapes[_WEIGHTS[event.name]]) == kind
 
 
+_LINEAR = ("aten::linear", "AddmmBackward", "_Product")  # the last is in roadmap.cpu_kernels, as _Depthwise is
 _WEIGHTS = {"aten::convolution": 1, "aten::convolution_backward": 2}  # where an operation has its weights
 
 
@@ -118,8 +119,8 @@ def _kind(weight: list[int]) -> str:
 
 
 GROUPS: dict[str, Callable[[Any], bool]] = {
-    "depthwise convolution": _convolution("depthwise"),
-    "1x1 convolution": lambda event: _convolution("1x1")(event) or _called("aten::linear", "AddmmBackward")(event),
+    "depthwise convolution": lambda event: _convolution("depthwise")(event) or _called("_Depthwise")(event),
+    "1x1 convolution": lambda event: _convolution("1x1")(event) or _called(*_LINEAR)(event),
     "other convolution": _convolution("dense"),
     "norm": _called("layer_norm", "batch_norm"),
     "activation": _called("gelu", "aten::relu", "threshold_backward"),

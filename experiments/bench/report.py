@@ -11,7 +11,8 @@ from roadmap.markers import update_file
 from roadmap.tables import as_markdown
 
 HELP = "what is recorded, as Markdown"
-NAMES = ("network", "loop", "pipeline", "large images", "start", "study", "profile")  # what a row is about comes first
+# What a row is about comes first.
+NAMES = ("network", "convolution", "loop", "pipeline", "large images", "start", "study", "profile")
 CONDITIONS = ("batch", "images", "rounds", "seeds", "starts", "launcher", "steps", "threads", "workers", "data")
 EMPTY = "Nothing has been measured yet: `python -m experiments bench step` records the first figures."
 
