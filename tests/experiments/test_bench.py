@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from experiments.__main__ import main
-from experiments.bench import ceilings, options, processes, report, targets
+from experiments.bench import ceilings, numerics, options, processes, report, targets
 from experiments.bench.cli import KINDS
 from experiments.bench.photos import SIZES, write_photos
 from experiments.bench.timing import ratio, turns
+from roadmap import layers
 
 CPU = torch.device("cpu")
 
@@ -186,8 +188,17 @@ def test_kernels_of_a_row(tmp_path: Path) -> None:
 
 
 def test_numerics_of_both_forms(tmp_path: Path) -> None:
-    rows = bench(tmp_path, "numerics", "--regime", "micro", "--batch", "2", "--steps", "3")["rows"]
+    rows = bench(tmp_path, "numerics", "--regime", "micro", "--batch", "16", "--steps", "3")["rows"]
     assert all(row["error_fast"] < 1e-4 and row["loss_gap"] < 1e-3 for row in rows)
+
+
+def test_numerics_see_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    how = ("separate_downsampling", "micro", 32, 2, 2, CPU)
+    right = numerics.compare(*how)
+    monkeypatch.setattr(layers.DepthwiseConv, "forward", lambda self, x: nn.Conv2d.forward(self, x) + 0.1 * x)
+    wrong = numerics.compare(*how)
+    assert wrong["error_fast"] > 100 * right["error_fast"]
+    assert wrong["error_plain"] == right["error_plain"]
 
 
 def test_a_failing_program_shows_its_end() -> None:
