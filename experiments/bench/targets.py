@@ -26,10 +26,10 @@ class Target:
         return self.key in row and all(_begins(str(row.get(key, "")), value) for key, value in self.where.items())
 
     def measured(self, row: Mapping[str, Any]) -> tuple[str, float]:
-        """The figure as text, a ratio with its range, and as a number."""
+        """The figure as text, a ratio with its range, and as a number: the one that the text shows."""
         value = float(row[self.key])
         if self.key == "ratio":
-            return f"{value:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})", value
+            return f"{value:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})", round(value, 2)
         return f"{value:.3g}", value
 
     def reached(self, value: float) -> bool:

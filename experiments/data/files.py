@@ -91,7 +91,7 @@ class FolderSource:
         if self._loader is None:
             raise RuntimeError("the data source is closed")
         self._pass += 1
-        pieces = [cut_up(epoch, samples) for samples in batches]
+        pieces = [cut_up(epoch, samples, self._settings.workers) for samples in batches]
         self._orders.pieces = [piece for batch in pieces for piece in batch]
         self._loaded = iter(self._loader)
         split = 0 if epoch is not None else 1

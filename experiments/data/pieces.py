@@ -20,7 +20,7 @@ from experiments.data.windows import centre_windows, draw_windows, evaluation_si
 from experiments.randomness import derive
 from experiments.settings import Settings
 
-PIECE = 16  # images: small, so that all workers share the first batch
+PIECE = 32  # images at most: enough that a worker's batched operations pay
 REPLACEMENTS = 32  # images of the same class that are tried in place of an unreadable one
 
 
@@ -126,6 +126,7 @@ def start_worker(may_end: Event, _: int) -> None:
     keep_freed_memory()
 
 
-def cut_up(epoch: int | None, samples: np.ndarray) -> list[Piece]:
-    """The pieces of a batch."""
-    return [Piece(epoch, samples[start : start + PIECE]) for start in range(0, len(samples), PIECE)]
+def cut_up(epoch: int | None, samples: np.ndarray, workers: int) -> list[Piece]:
+    """The pieces of a batch; all workers share the first one."""
+    size = min(PIECE, -(-len(samples) // max(1, workers)))
+    return [Piece(epoch, samples[start : start + size]) for start in range(0, len(samples), size)]
