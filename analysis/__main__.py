@@ -38,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="put the numbers between the markers of this Markdown page, e.g. docs/results.md",
     )
+    parser.add_argument(
+        "--speeds",
+        metavar="FILE",
+        type=Path,
+        help="results/bench/<device>.json with `bench step --rows all --size 224`: speeds for the paper's networks",
+    )
     parser.add_argument("--no-cache", action="store_true", help=f"read every record anew and leave no {CACHE} in DIR")
     return parser
 
@@ -56,14 +62,16 @@ def _analyse(options: argparse.Namespace) -> int:
     from analysis.collect import Skipped, collect
     from analysis.groups import groups_of, select
     from analysis.report import write_view
+    from analysis.speeds import read_speeds
     from analysis.views import paper_views, views_of
 
     formats = _formats(options.formats)
+    speeds = read_speeds(options.speeds) if options.speeds else None
     collection = None
     aside: list[Skipped] = []
     alerts: list[str] = []
     if options.runs == PAPER:
-        views = paper_views()
+        views = paper_views(speeds)
     else:
         started = time.perf_counter()
         collection = collect(options.runs, None if options.no_cache else options.out / CACHE)
@@ -72,12 +80,12 @@ def _analyse(options: argparse.Namespace) -> int:
         seconds = time.perf_counter() - started
         print(f"{len(collection.runs)} runs read in {seconds:.1f} s ({collection.from_cache} from the cache)")
         _report_skipped(collection.skipped, aside)
-        views = views_of(collection, groups)
+        views = views_of(collection, groups, speeds)
         if not views:
             why = f"none of {len(collection.runs)} runs meets --select" if len(collection.runs) else "no finished run"
             alerts.append(f"{options.runs}: {why}; this page shows the paper's own numbers.")
             print(alerts[0])
-            views = paper_views()
+            views = paper_views(speeds)
     links = [(view.title, f"{view.name}/report.html") for view in views[1:]]
     shared = {"collection": collection, "aside": aside, "size": options.size, "formats": formats}
     for i, view in enumerate(views):

@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis import stats
 from analysis.groups import Group
+from analysis.speeds import SIZE, SWIN, Speeds
 from roadmap import STEPS, complexity_of, paper
 from roadmap.noise import AdditiveModel, Means
 from roadmap.steps import BY_NAME, CHANGES
@@ -38,7 +39,8 @@ class Ladder:
         is_paper: True for the published numbers.
         blocked: True if the model holds an effect per seed (runs of a step share their seeds with the other steps).
         notes: footnotes that belong under every drawing of this ladder.
-        reference: name -> row of the reference network (Swin), the paper's or ours.
+        reference: the paper's row of the network that it compares with (Swin).
+        reference_speed: its measured training images per second, NaN where nobody measured it.
     """
 
     table: pd.DataFrame
@@ -50,6 +52,7 @@ class Ladder:
     blocked: bool = False
     notes: tuple[str, ...] = ()
     reference: paper.PaperRow | None = None
+    reference_speed: float = math.nan
 
     def row(self, step: str) -> pd.Series:
         """The row of one step."""
@@ -83,14 +86,17 @@ def ladder_of(group: Group) -> Ladder:
     return Ladder(table, group.title, group.regime, means, cells, False, blocked, notes, _swin(group.regime))
 
 
-def paper_ladder(regime: str) -> Ladder:
-    """The published numbers of a regime ("tiny" or "base") as a ladder."""
+def paper_ladder(regime: str, speeds: Speeds | None = None) -> Ladder:
+    """The published numbers of a regime ("tiny" or "base") as a ladder, in tiny with the speeds of one's own device."""
+    if regime != "tiny":
+        speeds = None
     published = {row.step: row for row in paper.rows() if row.regime == regime and not row.is_reference}
     rows = []
     for step in STEPS:
         row = published[step.name]
         numbers = {"top1": row.top1, "std": _nan(row.top1_std), "n": row.seeds or 1, "gmacs": row.gflops_counted}
         numbers["params"] = complexity_of(step.name, regime=regime).params
+        numbers["images_per_second"] = speeds.of.get(step.name, math.nan) if speeds else math.nan
         rows.append(_blank(step.name) | numbers | {"status": FINISHED})
     frame = _frame(rows)
     means = stats.means_from_summary(frame["top1"], frame["std"], frame["n"])
@@ -100,7 +106,10 @@ def paper_ladder(regime: str) -> Ladder:
     title = f"the paper, ImageNet-1K, {ends} / {_swin(regime).label} regime"  # type: ignore[union-attr]
     moved = [r.label for r in paper.rows() if r.regime == regime and r.gflops != r.gflops_counted]
     notes = (f"GFLOPs as counted; the paper's table prints other values for {', '.join(moved)}.",) if moved else ()
-    return Ladder(table, title, regime, means, cells, True, False, notes, _swin(regime))
+    if speeds:
+        notes = (*notes, f"Images per second: measured, {SIZE} px, {speeds.where}.")
+    speed = speeds.of.get(SWIN, math.nan) if speeds else math.nan
+    return Ladder(table, title, regime, means, cells, True, False, notes, _swin(regime), speed)
 
 
 def _own_label(label: str, regime: str) -> str:

@@ -19,6 +19,7 @@ from analysis.figures.roadmap import roadmap_figure
 from analysis.figures.tradeoff import METRICS, has_metric, tradeoff_figure
 from analysis.groups import Group, groups_of, second_regime
 from analysis.ladder import Ladder, ladder_of, paper_ladder
+from analysis.speeds import Speeds
 from experiments.records import read_lines
 from roadmap import paper
 
@@ -56,9 +57,9 @@ class Named:
     draw: Callable[[str], Figure]
 
 
-def paper_views() -> list[View]:
+def paper_views(speeds: Speeds | None = None) -> list[View]:
     """The paper's own numbers, the main regime first, each with the other regime behind it."""
-    ladders = {regime: paper_ladder(regime) for regime in PAPER_REGIMES}
+    ladders = {regime: paper_ladder(regime, speeds) for regime in PAPER_REGIMES}
     views = []
     for regime, ladder in ladders.items():
         second = next((other for name, other in ladders.items() if name != regime), None)
@@ -72,13 +73,13 @@ def paper_views() -> list[View]:
     return views
 
 
-def views_of(collection: Collection, groups: list[Group]) -> list[View]:
+def views_of(collection: Collection, groups: list[Group], speeds: Speeds | None = None) -> list[View]:
     """A view per group of runs, in the groups' order."""
     ladders = {group.name: ladder_of(group) for group in groups}
     views = []
     for group in groups:
         other = second_regime(group, groups)
-        published = {regime: paper_ladder(regime) for regime in PAPER_REGIMES}
+        published = {regime: paper_ladder(regime, speeds) for regime in PAPER_REGIMES}
         regime = group.regime if group.regime in published else PAPER_REGIMES[0]
         views.append(
             View(

@@ -58,9 +58,18 @@ def _path(axes: Axes, ladder: Ladder, metric: str) -> None:
             axes.errorbar(x, row.top1, row.std, color=colour, elinewidth=theme.points(0.9), zorder=2)
         point = axes.plot(x, row.top1, "o", markersize=theme.points(4.5), **theme.dot_style(row.n, colour), zorder=3)
         point[0].set_gid(f"point:{row.step}")
-    if ladder.is_paper and ladder.reference and metric == "gmacs":
-        axes.plot(ladder.reference.gflops_counted, ladder.reference.top1, "s", color=theme.REFERENCE_COLOUR, zorder=3)
+    for x, y, _ in _reference(ladder, metric):
+        axes.plot(x, y, "s", color=theme.REFERENCE_COLOUR, zorder=3)
     axes.margins(x=0.08, y=0.07)
+
+
+def _reference(ladder: Ladder, metric: str) -> list[tuple[float, float, str]]:
+    """Swin's point among the paper's numbers: its metric, accuracy and label; none where one of them is unknown."""
+    if not (ladder.is_paper and ladder.reference):
+        return []
+    known = {"gmacs": ladder.reference.gflops_counted, "images_per_second": ladder.reference_speed}
+    point = known.get(metric, math.nan), ladder.reference.top1
+    return [(*point, ladder.reference.label)] if all(map(math.isfinite, point)) else []
 
 
 def _label(axes: Axes, ladder: Ladder, metric: str) -> None:
@@ -68,7 +77,7 @@ def _label(axes: Axes, ladder: Ladder, metric: str) -> None:
     unit = METRICS[metric][1]
     points = [(getattr(row, metric) / unit, row.top1, row.label) for row in rows.itertuples()]
     colours = [theme.SECTION_COLOURS[section] for section in rows["section"]]
-    if ladder.is_paper and ladder.reference and metric == "gmacs" and math.isfinite(ladder.reference.top1):
-        points.append((ladder.reference.gflops_counted, ladder.reference.top1, ladder.reference.label))
+    for point in _reference(ladder, metric):
+        points.append(point)
         colours.append(theme.REFERENCE_COLOUR)
     label_beside(axes, points, colours, axes.xaxis.label.get_size() - 1.5)
