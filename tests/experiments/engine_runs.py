@@ -114,10 +114,15 @@ def stopping(patch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
 
 
 def losses_of(step: str, *overrides: str) -> list[list[float]]:
-    """Training and validation loss of each epoch of a run that is thrown away."""
-    from experiments.train import run
+    """Training and validation loss of each epoch of a run that is thrown away.
 
-    with tempfile.TemporaryDirectory() as folder:
+    With torch's own kernels on every processor: BatchNorm over the small maps of these runs makes much of rounding.
+    """
+    from experiments.train import run
+    from roadmap import cpu_kernels
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_kernels, "_vector_unit", lambda: "DEFAULT")
         run(settings_of(Path(folder), *overrides, step=step))
         return [[round(line["train_loss"], 6), round(line["loss"], 6)] for line in lines(only_run(Path(folder)))]
 
