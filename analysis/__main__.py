@@ -62,11 +62,11 @@ def _analyse(options: argparse.Namespace) -> int:
     from analysis.collect import Skipped, collect
     from analysis.groups import groups_of, select
     from analysis.report import write_view
-    from analysis.speeds import read_speeds
+    from analysis.speeds import NO_SPEEDS, read_speeds
     from analysis.views import paper_views, views_of
 
     formats = _formats(options.formats)
-    speeds = read_speeds(options.speeds) if options.speeds else None
+    speeds = read_speeds(options.speeds) if options.speeds else NO_SPEEDS
     collection = None
     aside: list[Skipped] = []
     alerts: list[str] = []

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import stats
 from analysis.groups import Group
-from analysis.speeds import SIZE, SWIN, Speeds
+from analysis.speeds import NO_SPEEDS, REGIME, SIZE, SWIN, Speeds
 from roadmap import STEPS, complexity_of, paper
 from roadmap.noise import AdditiveModel, Means
 from roadmap.steps import BY_NAME, CHANGES
@@ -86,17 +86,16 @@ def ladder_of(group: Group) -> Ladder:
     return Ladder(table, group.title, group.regime, means, cells, False, blocked, notes, _swin(group.regime))
 
 
-def paper_ladder(regime: str, speeds: Speeds | None = None) -> Ladder:
-    """The published numbers of a regime ("tiny" or "base") as a ladder, in tiny with the speeds of one's own device."""
-    if regime != "tiny":
-        speeds = None
+def paper_ladder(regime: str, speeds: Speeds = NO_SPEEDS) -> Ladder:
+    """The published numbers of a regime ("tiny" or "base") as a ladder, with the speeds of one's own device."""
+    known = speeds if regime == REGIME else NO_SPEEDS
     published = {row.step: row for row in paper.rows() if row.regime == regime and not row.is_reference}
     rows = []
     for step in STEPS:
         row = published[step.name]
         numbers = {"top1": row.top1, "std": _nan(row.top1_std), "n": row.seeds or 1, "gmacs": row.gflops_counted}
         numbers["params"] = complexity_of(step.name, regime=regime).params
-        numbers["images_per_second"] = speeds.of.get(step.name, math.nan) if speeds else math.nan
+        numbers["images_per_second"] = known.of.get(step.name, math.nan)
         rows.append(_blank(step.name) | numbers | {"status": FINISHED})
     frame = _frame(rows)
     means = stats.means_from_summary(frame["top1"], frame["std"], frame["n"])
@@ -106,9 +105,9 @@ def paper_ladder(regime: str, speeds: Speeds | None = None) -> Ladder:
     title = f"the paper, ImageNet-1K, {ends} / {_swin(regime).label} regime"  # type: ignore[union-attr]
     moved = [r.label for r in paper.rows() if r.regime == regime and r.gflops != r.gflops_counted]
     notes = (f"GFLOPs as counted; the paper's table prints other values for {', '.join(moved)}.",) if moved else ()
-    if speeds:
-        notes = (*notes, f"Images per second: measured, {SIZE} px, {speeds.where}.")
-    speed = speeds.of.get(SWIN, math.nan) if speeds else math.nan
+    if known.of:
+        notes = (*notes, f"Images per second: measured, {SIZE} px, {known.where}.")
+    speed = known.of.get(SWIN, math.nan)
     return Ladder(table, title, regime, means, cells, True, False, notes, _swin(regime), speed)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from experiments.errors import ConfigError
 from roadmap import STEPS
 
+REGIME = "tiny"  # which `bench step` measures
 SIZE = 224  # px, at which the paper's accuracies hold
 SWIN = "timm swin_tiny"
 _NAME = re.compile(rf"step {SIZE}px (\w+ \w+)")
@@ -19,10 +20,13 @@ _NAME = re.compile(rf"step {SIZE}px (\w+ \w+)")
 
 @dataclass(frozen=True)
 class Speeds:
-    """Training speeds in regime tiny: `of` maps a step's name, or SWIN, to images per second; `where` says on what."""
+    """Training speeds: `of` maps a step's name, or SWIN, to images per second; `where` says on what."""
 
     where: str
     of: dict[str, float]
+
+
+NO_SPEEDS = Speeds("", {})
 
 
 def read_speeds(path: Path) -> Speeds:

@@ -19,7 +19,7 @@ from analysis.figures.roadmap import roadmap_figure
 from analysis.figures.tradeoff import METRICS, has_metric, tradeoff_figure
 from analysis.groups import Group, groups_of, second_regime
 from analysis.ladder import Ladder, ladder_of, paper_ladder
-from analysis.speeds import Speeds
+from analysis.speeds import NO_SPEEDS, Speeds
 from experiments.records import read_lines
 from roadmap import paper
 
@@ -57,7 +57,7 @@ class Named:
     draw: Callable[[str], Figure]
 
 
-def paper_views(speeds: Speeds | None = None) -> list[View]:
+def paper_views(speeds: Speeds = NO_SPEEDS) -> list[View]:
     """The paper's own numbers, the main regime first, each with the other regime behind it."""
     ladders = {regime: paper_ladder(regime, speeds) for regime in PAPER_REGIMES}
     views = []
@@ -73,7 +73,7 @@ def paper_views(speeds: Speeds | None = None) -> list[View]:
     return views
 
 
-def views_of(collection: Collection, groups: list[Group], speeds: Speeds | None = None) -> list[View]:
+def views_of(collection: Collection, groups: list[Group], speeds: Speeds = NO_SPEEDS) -> list[View]:
     """A view per group of runs, in the groups' order."""
     ladders = {group.name: ladder_of(group) for group in groups}
     views = []

@@ -28,8 +28,6 @@ from experiments.state import TrainState
 from experiments.train import build_state
 
 WARM_UP = 2  # micro batches that are not counted: allocation, kernel choice, compilation
-
-
 LAUNCH = 0.25  # seconds: composing the job, claiming, the files of the record; measured on two CPU cores
 
 

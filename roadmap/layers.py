@@ -15,8 +15,10 @@ class PointwiseConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         linear = self._linear(x)
-        if linear is None:
-            return super().forward(x)
+        return super().forward(x) if linear is None else self.by(linear, x)
+
+    def by(self, linear: Callable[..., Tensor], x: Tensor) -> Tensor:
+        """The same by a function of (x, weight, bias) like `F.linear`."""
         return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
     def _linear(self, x: Tensor) -> Callable[..., Tensor] | None:
@@ -35,6 +37,9 @@ class DepthwiseConv(nn.Conv2d):
         if applies(x) and torch.is_grad_enabled():
             return depthwise(x, self.weight, self.bias, self.stride[0])
         return super().forward(x)
+
+
+OWN_WAYS = (PointwiseConv, DepthwiseConv)  # what is not always computed as torch does
 
 
 class PatchConv(nn.Conv2d):

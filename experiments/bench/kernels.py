@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from experiments.bench.timing import interleave, ratio
 from experiments.data.resident import keep_freed_memory
 from experiments.precision import autocast
 from roadmap import build
-from roadmap.layers import DepthwiseConv, PointwiseConv
+from roadmap.layers import OWN_WAYS, PointwiseConv
 
 HELP = "1x1 and large depthwise convolutions of a row beside torch's own, forward and backward"
 
@@ -58,7 +57,7 @@ def _convolutions(row: str, shape: tuple[int, ...]) -> dict[tuple[str, torch.Siz
     with torch.device("meta"):
         network = build(row)
         for module in network.modules():
-            if isinstance(module, PointwiseConv | DepthwiseConv):
+            if isinstance(module, OWN_WAYS):
                 module.register_forward_pre_hook(note)
         network(torch.empty(shape))
     return found
@@ -74,7 +73,7 @@ def _compare(
         "torch's convolution": nn.Conv2d.forward,
     }
     if isinstance(conv, PointwiseConv):
-        contenders["torch's linear layer"] = _linear
+        contenders["torch's linear layer"] = lambda conv, x: conv.by(F.linear, x)
     steps = {name: _step(conv, form, shape, precision, device) for name, form in contenders.items()}
     seconds = interleave(steps, rounds, device)
     milliseconds = 1000 * sorted(seconds["ours"])[rounds // 2]
@@ -85,10 +84,6 @@ def _compare(
     ]
 
 
-def _linear(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    return F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
-
-
 def _step(
     conv: nn.Conv2d, forward: Callable[..., Tensor], shape: torch.Size, precision: str, device: torch.device
 ) -> Callable[[], object]:
@@ -96,10 +91,9 @@ def _step(
     x = torch.randn(shape, device=device).to(memory_format=torch.channels_last).requires_grad_()
     wanted = [tensor for tensor in (x, conv.weight, conv.bias) if tensor is not None]
 
-    def step(gradient: Tensor | None = None) -> Tensor:
+    def output() -> Tensor:
         with autocast(precision, device):
-            out = forward(conv, x)
-        torch.autograd.grad(out, wanted, torch.ones_like(out) if gradient is None else gradient)
-        return out
+            return forward(conv, x)
 
-    return partial(step, torch.randn_like(step()))
+    gradient = torch.randn_like(output())
+    return lambda: torch.autograd.grad(output(), wanted, gradient)

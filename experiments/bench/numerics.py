@@ -17,7 +17,8 @@ from torch import nn
 
 from experiments.bench.options import ENDS, at_least, chosen_rows
 from roadmap import build
-from roadmap.layers import DepthwiseConv, PointwiseConv
+from roadmap.layers import OWN_WAYS
+from roadmap.regimes import REGIMES
 
 HELP = "the fast form of the ends against their plain form and fp64"
 
@@ -25,9 +26,7 @@ HELP = "the fast form of the ends against their plain form and fp64"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--rows", default=",".join(ENDS))
-    parser.add_argument(
-        "--regime", choices=("tiny", "base", "micro"), default="tiny", help="micro is too small for roadmap.products"
-    )
+    parser.add_argument("--regime", choices=REGIMES, default="tiny")
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of the two loss curves")
@@ -36,10 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, device: torch.device) -> tuple[str, list[dict[str, Any]]]:
     """Both forms of each row."""
     at_least("--steps", options.steps)
-    rows = chosen_rows(options.rows)
-    return "numerics", [
-        compare(row, options.regime, options.size, options.batch, options.steps, device) for row in rows
-    ]
+    how = (options.regime, options.size, options.batch, options.steps, device)
+    return "numerics", [compare(row, *how) for row in chosen_rows(options.rows)]
 
 
 def compare(step: str, regime: str, size: int, batch: int, steps: int, device: torch.device) -> dict[str, Any]:
@@ -70,7 +67,7 @@ def _gap(curve: list[float], other: list[float]) -> float:
 def _plain(network: nn.Module) -> nn.Module:
     """Let every convolution be torch's."""
     for module in network.modules():
-        if isinstance(module, PointwiseConv | DepthwiseConv):
+        if isinstance(module, OWN_WAYS):
             module.forward = partial(nn.Conv2d.forward, module)  # type: ignore[method-assign]
     return network
 

@@ -14,6 +14,7 @@ from experiments.bench.options import ENDS, add_rounds, at_least, check_rounds, 
 from experiments.bench.processes import alternate
 from experiments.bench.tasks import digits_settings, write_digits, write_task
 from experiments.bench.timing import ratio
+from roadmap.regimes import REGIMES
 
 HELP = "time from the command to the first optimizer step on digits, beside a script of timm's parts"
 LAST = "first step"
@@ -23,7 +24,7 @@ PEER = "timm's parts"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--rows", default=ENDS[1])
-    parser.add_argument("--regime", choices=("tiny", "base", "micro"), default="tiny")
+    parser.add_argument("--regime", choices=REGIMES, default="tiny")
     add_rounds(parser)
     parser.add_argument("--workers", type=int, default=2, help="timm's worker processes; ours has none for digits")
 

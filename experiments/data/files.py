@@ -33,10 +33,10 @@ class FolderSource:
             keep_freed_memory()
         assert isinstance(splits.train, ImageFiles) and isinstance(splits.evaluation, ImageFiles)
         self._settings, self._device, self.checksum = settings, device, checksum
-        augment = Augmenter(settings)
         # A GPU augments whole batches. On a CPU the workers do, one thread each: several threads of this process
         # would wait for each other at every operation while the workers hold the cores.
-        self._augment = augment if device.type != "cpu" else None
+        augment, by_workers = Augmenter(settings), device.type == "cpu"
+        self._augment = None if by_workers else augment
         self._finisher = Finisher(settings, device)
         self.class_names = splits.class_names
         self.num_classes, self.in_chans = len(splits.class_names), settings.data.channels
@@ -48,7 +48,7 @@ class FolderSource:
         weakref.finalize(self, self._may_end.set)
         atexit.register(self._may_end.set)
         self._loader: DataLoader[Loaded] | None = DataLoader(
-            PieceLoader(settings, splits.train, splits.evaluation, augment if self._augment is None else None),
+            PieceLoader(settings, splits.train, splits.evaluation, augment if by_workers else None),
             batch_size=None,  # a piece is a whole item
             sampler=self._orders,
             num_workers=settings.workers,

@@ -18,14 +18,11 @@ class Augmenter:
     """RandAugment of one run, on whatever device the images are; a function of (seed, epoch, sample) for each image."""
 
     def __init__(self, settings: Settings) -> None:
-        self.seed, self.channels, self.interpolation = (
-            settings.seed,
-            settings.data.channels,
-            settings.recipe.interpolation,
-        )
-        self.policy = parse_policy(settings.recipe.randaugment) if settings.recipe.randaugment else None
+        data, recipe = settings.data, settings.recipe
+        self.seed, self.channels, self.interpolation = settings.seed, data.channels, recipe.interpolation
+        self.policy = parse_policy(recipe.randaugment) if recipe.randaugment else None
         # what geometric operations show outside the image: the mean colour, as timm has it
-        self.fill = tuple(min(255, round(255 * value)) for value in settings.data.mean)
+        self.fill = tuple(min(255, round(255 * value)) for value in data.mean)
 
     def __call__(self, images: Tensor, epoch: int, samples: np.ndarray) -> Tensor:
         """Augment uint8 (B, C, S, S), perhaps in place; C may be 1 in a grey set that is shown in colour."""

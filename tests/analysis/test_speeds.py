@@ -10,6 +10,7 @@ from analysis.__main__ import main
 from analysis.figures.tradeoff import tradeoff_figure
 from analysis.ladder import paper_ladder
 from analysis.speeds import SWIN, read_speeds
+from experiments.bench.step import PEERS
 from experiments.errors import ConfigError
 from roadmap import STEPS
 
@@ -31,6 +32,10 @@ def test_the_benchmark_with_the_most_rows_at_224_px_counts(measured: Path) -> No
     assert ladder.table["images_per_second"].tolist() == [100.0 + i for i in range(17)]
     assert ladder.reference_speed == 90.0
     assert ladder.notes[-1] == "Images per second: measured, 224 px, bf16 eager, a GPU."
+
+
+def test_swin_has_the_name_that_the_benchmark_gives_it() -> None:
+    assert SWIN in PEERS
 
 
 def test_networks_of_another_size_have_no_speed(measured: Path) -> None:
