@@ -6,6 +6,8 @@ Hydra composes the config from conf/; `python run.py --help` lists the steps and
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import hydra
@@ -13,8 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import schema
+from experiments.collector import imports_kept
 from experiments.errors import ConfigError, InterruptedRun
 from experiments.help_page import help_page
+from experiments.settings import Settings
 from roadmap.errors import UserError
 from roadmap.pipes import quietly
 from roadmap.regimes import CONF
@@ -47,9 +51,14 @@ def train(config: DictConfig) -> dict[str, Any]:
         settings = settings_from(OmegaConf.to_container(config, resolve=True), overrides)  # type: ignore[arg-type]
     if not overrides:
         say("No step chosen: this trains the baseline network with the enhanced recipe, as +step=enhanced_recipe does.")
-    from experiments.train import run
+    return _loop()(settings)
 
-    return run(settings)
+
+def _loop() -> Callable[[Settings], dict[str, Any]]:
+    """experiments.train.run; the first job of a process imports it, and torch with it."""
+    with nullcontext() if "torch" in sys.modules else imports_kept():
+        from experiments.train import run
+    return run
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

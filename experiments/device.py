@@ -35,6 +35,17 @@ def _use_deterministic(wanted: bool) -> None:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one CPU thread what several would only wait for: they spin, and workers need the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def process_switches(settings: Settings, device: torch.device) -> Iterator[None]:
     """Set thread count, determinism and fp32 arithmetic for one run; put them back for the next job of a multirun."""
     threads, convolutions = torch.get_num_threads(), torch.backends.cudnn

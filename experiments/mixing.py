@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from experiments.device import one_thread
 from experiments.randomness import derive
 from experiments.settings import Recipe
 
@@ -36,6 +37,7 @@ class Mixing:
         """Whether images are mixed at all."""
         return self.mixup > 0 or self.cutmix > 0
 
+    @one_thread()
     def __call__(self, images: Tensor, labels: Tensor, seed: int, step: int, index: int) -> tuple[Tensor, Tensor]:
         """Mix (B, C, H, W) `images` in place; return them with targets: (B, classes) when mixed, else `labels`.
 
@@ -71,7 +73,8 @@ def _paste(images: Tensor, share: float, draw: np.random.RandomState) -> float:
     centre_y, centre_x = draw.randint(0, height), draw.randint(0, width)
     top, bottom = max(0, centre_y - box_height // 2), min(height, centre_y + (box_height + 1) // 2)
     left, right = max(0, centre_x - box_width // 2), min(width, centre_x + (box_width + 1) // 2)
-    images[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
+    box = images[:, :, top:bottom, left:right]
+    box.copy_(box.flip(0))
     return 1.0 - (bottom - top) * (right - left) / float(height * width)
 
 

@@ -4,7 +4,7 @@ import atexit
 import logging
 import multiprocessing
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from experiments.data.pieces import Loaded, Orders, PieceLoader, cut_up, start_w
 from experiments.data.resident import keep_freed_memory
 from experiments.data.source import MicroBatch, evaluation_places, places
 from experiments.data.splits import ImageFiles, Splits
+from experiments.device import one_thread
 from experiments.errors import DataError
 from experiments.settings import Settings
 
@@ -33,8 +34,7 @@ class FolderSource:
             keep_freed_memory()
         assert isinstance(splits.train, ImageFiles) and isinstance(splits.evaluation, ImageFiles)
         self._settings, self._device, self.checksum = settings, device, checksum
-        # A GPU augments whole batches. On a CPU the workers do, one thread each: several threads of this process
-        # would wait for each other at every operation while the workers hold the cores.
+        # a GPU augments whole batches; on a CPU the workers do
         augment, by_workers = Augmenter(settings), device.type == "cpu"
         self._augment = None if by_workers else augment
         self._finisher = Finisher(settings, device)
@@ -71,10 +71,9 @@ class FolderSource:
         batch = self._settings.batch
         queue = list(places(self._settings.seed, epoch, self.train_size, batch.size, batch.micro, steps, micro))
         batches = self._start(epoch, [place.samples for place in queue])
-        loaded = zip(queue, batches, strict=True)
         return (
-            MicroBatch(self._finished(images, epoch, place.samples), self._labels_of(0, place.samples), *place[:2])
-            for place, images in loaded
+            MicroBatch(self._finished(parts, epoch, place.samples), self._labels_of(0, place.samples), *place[:2])
+            for place, parts in zip(queue, batches, strict=True)
         )
 
     def evaluate(self, rank: int = 0, world_size: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
@@ -82,37 +81,40 @@ class FolderSource:
         blocks = evaluation_places(self.eval_size, self._settings.batch.micro, rank, world_size)
         batches = self._start(None, blocks)
         return (
-            (self._finished(images, None, samples), self._labels_of(1, samples))
-            for samples, images in zip(blocks, batches, strict=True)
+            (self._finished(parts, None, samples), self._labels_of(1, samples))
+            for samples, parts in zip(blocks, batches, strict=True)
         )
 
-    def _start(self, epoch: int | None, batches: list[np.ndarray]) -> Iterator[Tensor]:
-        """Give the workers their orders; returns the batches' images, uint8 (B, C, S, S) on the device."""
+    def _start(self, epoch: int | None, batches: list[np.ndarray]) -> Iterator[Iterator[Tensor]]:
+        """Give the workers their orders; returns the parts of each batch, uint8 (b, C, S, S) on the device."""
         if self._loader is None:
             raise RuntimeError("the data source is closed")
         self._pass += 1
-        pieces = [cut_up(epoch, samples, self._settings.workers) for samples in batches]
+        settings, split = self._settings, 0 if epoch is not None else 1
+        pieces = [cut_up(epoch, samples, settings.image_size, settings.workers) for samples in batches]
         self._orders.pieces = [piece for batch in pieces for piece in batch]
-        self._loaded = iter(self._loader)
-        split = 0 if epoch is not None else 1
-        return self._collected(self._pass, self._loaded, [len(batch) for batch in pieces], split)
+        loaded = self._loaded = iter(self._loader)
+        current = self._pass
+        return (self._parts(current, loaded, len(batch), split) for batch in pieces)
 
-    def _collected(self, current: int, loaded: Any, counts: list[int], split: int) -> Iterator[Tensor]:
-        for count in counts:
+    def _parts(self, current: int, loaded: Any, count: int, split: int) -> Iterator[Tensor]:
+        for _ in range(count):
             if current != self._pass:
                 raise RuntimeError("another pass over the data has begun")
-            pieces = [next(loaded) for _ in range(count)]
-            for piece in pieces:
-                self._note(piece, split)
-            yield torch.cat([piece.images.to(self._device, non_blocking=True) for piece in pieces])
+            piece = next(loaded)
+            self._note(piece, split)
+            yield piece.images.to(self._device, non_blocking=True)
 
     @torch.no_grad()
-    def _finished(self, images: Tensor, epoch: int | None, samples: np.ndarray) -> Tensor:
+    @one_thread()
+    def _finished(self, parts: Iterator[Tensor], epoch: int | None, samples: np.ndarray) -> Tensor:
+        """A batch as the network sees it: on a CPU each part as it comes, on a GPU all at once."""
+        whole: Iterable[Tensor] = parts if self._device.type == "cpu" else [torch.cat(list(parts))]
         if epoch is None:
-            return self._finisher.normalise(images)
+            return self._finisher.normalise(whole, len(samples))
         if self._augment is not None:
-            images = self._augment(images, epoch, samples)
-        return self._finisher.train(images, epoch, samples)
+            whole = [self._augment(images, epoch, samples) for images in whole]
+        return self._finisher.train(whole, epoch, samples)
 
     def _labels_of(self, split: int, samples: np.ndarray) -> Tensor:
         labels = self._labels[split][torch.from_numpy(samples)]

@@ -1,5 +1,6 @@
 """What a worker process does: load a piece, a few images of one pass, and say which files were unreadable."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.data.decode import UnreadableImage, View, load_window
+from experiments.data.decode import UnreadableImage, View, load_windows
 from experiments.data.finish import Augmenter
 from experiments.data.resident import keep_freed_memory
 from experiments.data.splits import ImageFiles
@@ -20,7 +21,8 @@ from experiments.data.windows import centre_windows, draw_windows, evaluation_si
 from experiments.randomness import derive
 from experiments.settings import Settings
 
-PIECE = 32  # images at most: enough that a worker's batched operations pay
+# of a piece: enough that a worker's batched operations pay, and little enough that what they need stays in a cache
+MOST_IMAGES, MOST_PIXELS = 32, 2**19
 REPLACEMENTS = 32  # images of the same class that are tried in place of an unreadable one
 
 
@@ -51,48 +53,50 @@ class PieceLoader(torch.utils.data.Dataset[Loaded]):
         self.settings, self.train, self.evaluation, self.augment = settings, train, evaluation, augment
 
     def __getitem__(self, piece: Piece) -> Loaded:
-        settings = self.settings
-        images = torch.empty(
-            len(piece.samples), settings.data.channels, settings.image_size, settings.image_size, dtype=torch.uint8
-        )
+        data, size = self.settings.data, self.settings.image_size
+        images = torch.empty(len(piece.samples), data.channels, size, size, dtype=torch.uint8)
         files = self.train if piece.epoch is not None else self.evaluation
         damaged: list[tuple[str, str]] = []
-        for position, (sample, view) in enumerate(zip(piece.samples, self._views(piece), strict=True)):
-            image = self._load(files, int(sample), view, damaged)
-            if image is None:
-                return Loaded(images, damaged, files.names[sample])
+        for position, image in enumerate(self._load(files, piece.samples, piece)):
+            if isinstance(image, UnreadableImage):
+                only = piece._replace(samples=piece.samples[position : position + 1])
+                name = files.names[only.samples[0]]
+                damaged.append((name, str(image)))
+                image = self._replacement(files, only, damaged)
+                if isinstance(image, UnreadableImage):
+                    return Loaded(images, damaged, name)
             images[position] = image
         if piece.epoch is not None and self.augment is not None:
             images = self.augment(images, piece.epoch, piece.samples)
         return Loaded(images, damaged, None)
 
-    def _views(self, piece: Piece) -> Iterator[View]:
+    def _load(self, files: ImageFiles, candidates: np.ndarray, piece: Piece) -> list[Tensor | UnreadableImage]:
+        """The files `candidates`, cut out as is due to the piece's images, however many or few these are."""
+        settings = self.settings
+        paths = [files.root / files.names[candidate] for candidate in candidates]
+        how = (settings.image_size, settings.data.channels, settings.recipe.interpolation)
+        return load_windows(paths, self._view(piece), *how)
+
+    def _view(self, piece: Piece) -> View:
         """Which part to show of each of the piece's images, once their sizes are known."""
         settings, size = self.settings, self.settings.image_size
         if piece.epoch is None:
-            side = evaluation_side(size, settings.recipe.eval_crop)
-            yield from [partial(centre_windows, size, side)] * len(piece.samples)
-            return
+            return partial(centre_windows, size, evaluation_side(size, settings.recipe.eval_crop))
         drawn = draw_windows(settings.recipe, (settings.seed, piece.epoch), piece.samples)
-        for position in range(len(piece.samples)):
-            yield partial(training_windows, settings.recipe, size, drawn.only(position))
+        return partial(training_windows, settings.recipe, size, drawn)
 
-    def _load(self, files: ImageFiles, sample: int, view: View, damaged: list[tuple[str, str]]) -> Tensor | None:
-        """An image, or the first readable one of others of its class, in an order that depends on the sample only."""
-        settings = self.settings
-        for candidate in self._candidates(files, sample):
-            path = files.root / files.names[candidate]
-            try:
-                return load_window(
-                    path, view, settings.image_size, settings.data.channels, settings.recipe.interpolation
-                )
-            except UnreadableImage as error:
-                damaged.append((files.names[candidate], str(error)))
-        return None
+    def _replacement(self, files: ImageFiles, only: Piece, damaged: list[tuple[str, str]]) -> Tensor | UnreadableImage:
+        """The first readable one of other images of the same class as the piece's only one."""
+        for candidate in self._candidates(files, int(only.samples[0])):
+            image = self._load(files, np.array([candidate]), only)[0]
+            if not isinstance(image, UnreadableImage):
+                return image
+            damaged.append((files.names[candidate], str(image)))
+        return UnreadableImage("and so are those of its class that could replace it")
 
     @staticmethod
     def _candidates(files: ImageFiles, sample: int) -> Iterator[int]:
-        yield sample
+        """Images that may replace one, in an order that depends on nothing else."""
         members = np.flatnonzero(files.labels == files.labels[sample])
         for attempt in range(REPLACEMENTS):
             yield int(members[derive("replacement", sample, attempt) % len(members)])
@@ -123,10 +127,11 @@ def start_worker(may_end: Event, _: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminated)
+    gc.freeze()  # to look for garbage in what the parent made would copy all of it
     keep_freed_memory()
 
 
-def cut_up(epoch: int | None, samples: np.ndarray, workers: int) -> list[Piece]:
-    """The pieces of a batch; all workers share the first one."""
-    size = min(PIECE, -(-len(samples) // max(1, workers)))
+def cut_up(epoch: int | None, samples: np.ndarray, image_size: int, workers: int) -> list[Piece]:
+    """The pieces of a batch, of which every worker gets its share."""
+    size = max(1, min(MOST_IMAGES, MOST_PIXELS // image_size**2, -(-len(samples) // max(1, workers))))
     return [Piece(epoch, samples[start : start + size]) for start in range(0, len(samples), size)]

@@ -51,7 +51,8 @@ class ResidentSource:
         recipe = self._settings.recipe
         drawn = draw_windows(recipe, keys, samples)
         windows = training_windows(recipe, self._settings.image_size, drawn, *_sizes(pixels))
-        images = self._finisher.train(self._augment(self._cut(pixels, windows), epoch, samples), epoch, samples)
+        images = self._augment(self._cut(pixels, windows), epoch, samples)
+        images = self._finisher.train([images], epoch, samples)
         sizes = [len(place.samples) for place in block]
         parts = zip(block, images.split(sizes), labels.split(sizes), strict=True)
         return [MicroBatch(image, label, place.step, place.index) for place, image, label in parts]
@@ -67,7 +68,7 @@ class ResidentSource:
         pixels, labels = (tensor.index_select(0, index) for tensor in self._evaluation)
         size = self._settings.image_size
         windows = centre_windows(size, evaluation_side(size, self._settings.recipe.eval_crop), *_sizes(pixels))
-        return self._finisher.normalise(self._cut(pixels, windows)), labels
+        return self._finisher.normalise([self._cut(pixels, windows)], len(samples)), labels
 
     def _cut(self, pixels: Tensor, windows: Windows) -> Tensor:
         return cut(pixels, windows, self._settings.image_size, self._settings.recipe.interpolation)

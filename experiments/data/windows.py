@@ -40,10 +40,6 @@ class Drawn(NamedTuple):
     flip: np.ndarray  # bool (B,)
     place: np.ndarray  # uniforms (B, K), of which K depends on the kind of crop
 
-    def only(self, position: int) -> "Drawn":
-        """The draw of one of the images."""
-        return Drawn(self.flip[position : position + 1], self.place[position : position + 1])
-
 
 def draw_windows(recipe: Recipe, keys: tuple[int, int], samples: np.ndarray) -> Drawn:
     """The draws of one epoch for the images `samples` (B,); `keys` = (run's seed, epoch)."""

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
-from experiments.data.decode import LARGEST_IMAGE, UnreadableImage, load_window
+from experiments.data.decode import LARGEST_IMAGE, UnreadableImage, View, load_windows
 from experiments.data.pieces import Piece, PieceLoader
 from experiments.data.readers import folder
 from experiments.data.windows import centre_windows, draw_windows, training_windows
@@ -31,6 +31,13 @@ SMALL = Batch(8, 4)
 
 def centred(size: int, side: int):
     return lambda height, width: centre_windows(size, side, height, width)
+
+
+def load_window(path: Path, view: View, size: int, channels: int, interpolation: str) -> torch.Tensor:
+    (image,) = load_windows([path], view, size, channels, interpolation)
+    if isinstance(image, UnreadableImage):
+        raise image
+    return image
 
 
 def assert_close(ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -175,7 +182,7 @@ def test_the_replacement_is_a_readable_image_of_the_same_class_and_not_always_th
             tried = [int(np.flatnonzero(splits.train.names == name)[0]) for name, _ in found]
             assert tried[0] == sample
             assert (splits.train.labels[tried] == splits.train.labels[sample]).all()
-            candidates = list(loader._candidates(splits.train, sample))
+            candidates = [sample, *loader._candidates(splits.train, sample)]
             used = candidates[len(found)]
             assert splits.train.labels[used] == splits.train.labels[sample]
             distances.add(used - sample)

@@ -131,9 +131,9 @@ def test_erased_pixels_are_standard_normal_and_nothing_else_changes():
     settings = settings_for(recipe={"randaugment": None, "erasing": 0.5})
     finisher, samples = Finisher(settings, torch.device("cpu")), np.arange(count)
     grey = torch.full((count, 3, size, size), 128, dtype=torch.uint8)
-    out = finisher.train(grey, 4, samples)
+    out = finisher.train([grey], 4, samples)
     assert out.is_contiguous(memory_format=torch.channels_last)
-    plain = finisher.normalise(grey)
+    plain = finisher.normalise([grey], len(grey))
     chosen, boxes = erasing_boxes(0.5, size, (0, 4), samples)
     erased = torch.zeros(count, size, size, dtype=torch.bool)
     for i, (top, left, height, width) in zip(chosen, boxes, strict=True):
@@ -141,7 +141,7 @@ def test_erased_pixels_are_standard_normal_and_nothing_else_changes():
     assert torch.equal((out != plain).any(1), erased)
     noise = out.permute(0, 2, 3, 1)[erased]
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
-    again, other = finisher.train(grey, 4, samples), finisher.train(grey, 5, samples)
+    again, other = finisher.train([grey], 4, samples), finisher.train([grey], 5, samples)
     assert torch.equal(out, again) and not torch.equal(out, other)
 
 
@@ -159,5 +159,7 @@ def test_boxes_are_filled_alike_one_by_one_and_at_once():
 def test_normalisation_is_by_channel():
     settings = settings_for()
     finisher = Finisher(settings, torch.device("cpu"))
-    out = finisher.normalise(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1))
-    np.testing.assert_allclose(out.flatten(1).numpy(), [[-1, -1, -1], [1, 1, 1]], atol=1e-6)
+    black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
+    size = settings.image_size
+    out = finisher.normalise([black_and_white.expand(-1, 1, size, size)], 2)
+    np.testing.assert_allclose(out, np.broadcast_to([[[[-1]]], [[[1]]]], out.shape), atol=1e-6)
