@@ -20,12 +20,14 @@ def main() -> None:
 
     mark("imports of the command line")
     from experiments import compose
+    from experiments.collector import imports_kept
 
     def watch_training() -> None:
         mark("composed")
-        from torch.optim.optimizer import register_optimizer_step_post_hook
+        with imports_kept():
+            from torch.optim.optimizer import register_optimizer_step_post_hook
 
-        import experiments.train as train
+            import experiments.train as train
 
         mark("imports of torch and the engine")
         _after(train, "open_data", lambda: mark("data opened"))

@@ -1,6 +1,7 @@
 """From cut-out 8-bit images to what the network sees: RandAugment, normalisation, random erasing, on the device."""
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -46,19 +47,22 @@ class Finisher:
         shift, scale = [-m / d for m, d in zip(data.mean, data.std, strict=True)], [1 / (255 * d) for d in data.std]
         # of a row of pixels, whose channels lie side by side in channels-last memory
         self.shift, self.scale = (torch.tensor(values, device=device).repeat(self.size) for values in (shift, scale))
-        self.noise: Tensor | None = None
-        if recipe.erasing:
-            # erased pixels are N(0, 1) after normalisation (timm's pixel mode); an erased image reads its noise from a
-            # place of its own in one long sequence, which is quicker than a generator per image and needs no state
-            generator = torch.Generator().manual_seed(derive("erasing noise", self.seed))
-            count = NOISES + data.channels * self.size**2
-            self.noise = torch.randn(count, generator=generator).to(device)
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """What erased pixels become: N(0, 1) after normalisation (timm's pixel mode).
+
+        An erased image reads its noise from a place of its own in one long sequence, which is quicker than a generator
+        per image and needs no state.
+        """
+        generator = torch.Generator().manual_seed(derive("erasing noise", self.seed))
+        return torch.randn(NOISES + self.channels * self.size**2, generator=generator).to(self.shift.device)
 
     def train(self, parts: Iterable[Tensor], epoch: int, samples: np.ndarray) -> Tensor:
         """Normalise and erase the images `samples` (B,), which come in parts as for `normalise`."""
         pixels = self.normalise(parts, len(samples))
-        if self.noise is not None:
-            self._erase(pixels, self.noise, (self.seed, epoch), samples)
+        if self.recipe.erasing:
+            self._erase(pixels, (self.seed, epoch), samples)
         return pixels
 
     def normalise(self, parts: Iterable[Tensor], count: int) -> Tensor:
@@ -79,14 +83,14 @@ class Finisher:
                 done += len(some)
         return pixels
 
-    def _erase(self, images: Tensor, noise: Tensor, keys: tuple[int, int], samples: np.ndarray) -> None:
+    def _erase(self, images: Tensor, keys: tuple[int, int], samples: np.ndarray) -> None:
         """Fill boxes of some of the images with noise."""
         chosen, boxes = erasing_boxes(self.recipe.erasing, self.size, keys, samples)
         if not len(chosen):
             return
         places = (uniforms(derive("erased place", *keys), samples[chosen], 1)[:, 0] * NOISES).astype("int64")
         fill = _fill_one_by_one if images.device.type == "cpu" else _fill_at_once
-        fill(images, noise, chosen, boxes, places)
+        fill(images, self.noise, chosen, boxes, places)
 
 
 def _fill_one_by_one(images: Tensor, noise: Tensor, chosen: np.ndarray, boxes: np.ndarray, places: np.ndarray) -> None:

@@ -88,7 +88,7 @@ def chosen_images(splits: Splits, data: Data) -> Splits:
         train, evaluation = divide(train, round(data.holdout * len(train)), "holdout")
     train = _subset(train, data.train_images, "data.train_images")
     evaluation = _subset(evaluation, data.eval_images, "data.eval_images")
-    missing = np.setdiff1d(np.arange(len(splits.class_names)), train.labels)
+    missing = np.flatnonzero(np.bincount(train.labels, minlength=len(splits.class_names)) == 0)
     if len(missing):
         names = ", ".join(splits.class_names[i] for i in missing[:5])
         raise DataError(

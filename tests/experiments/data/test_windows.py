@@ -148,6 +148,7 @@ def test_erased_pixels_are_standard_normal_and_nothing_else_changes():
 def test_boxes_are_filled_alike_one_by_one_and_at_once():
     generator = torch.Generator().manual_seed(0)
     noise, images = torch.randn(4000, generator=generator), torch.randn(9, 3, 24, 24, generator=generator)
+    images = images.contiguous(memory_format=torch.channels_last)
     chosen, places = np.array([0, 3, 8]), np.array([5, 0, 4000 - 3 * 24 * 24])
     boxes = np.array([[0, 0, 23, 5], [7, 2, 1, 1], [10, 3, 14, 21]])
     one_by_one, at_once = images.clone(), images.clone()
