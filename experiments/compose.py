@@ -188,7 +188,7 @@ def _precision(asked: str, device: str) -> str:
         if asked not in PRECISIONS:
             raise ConfigError(f"precision={asked} is not one of: auto, {', '.join(PRECISIONS)}")
         return asked
-    if device in ("cpu", "mps"):
+    if device == "cpu":
         return "fp32"
     import torch
 

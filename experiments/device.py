@@ -11,14 +11,14 @@ from experiments.settings import Settings
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device called `name`; `auto` is CUDA, else Apple's MPS, else the CPU. A host's ranks share its GPUs."""
+    """The device called `name`; `auto` is CUDA, else the CPU. A host's ranks share its GPUs."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device={name} is not a device; use auto, cpu, cuda, cuda:N or mps") from None
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        raise ConfigError(f"device={name} is not a device; use auto, cpu, cuda or cuda:N") from None
+    available = {"cpu": True, "cuda": torch.cuda.is_available()}
     if not available.get(device.type, False):
         raise ConfigError(f"device={name} is not available on this machine; use auto or cpu")
     if device.type == "cuda" and device.index is None:
@@ -28,10 +28,10 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
-def _use_deterministic(wanted: bool) -> None:
-    """Switch determinism only where it differs: the call itself imports torch's compiler, a second and more."""
-    if torch.are_deterministic_algorithms_enabled() != wanted:
-        torch.use_deterministic_algorithms(wanted)
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @contextmanager
@@ -46,24 +46,49 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def process_switches(settings: Settings, device: torch.device) -> Iterator[None]:
-    """Set thread count, determinism and fp32 arithmetic for one run; put them back for the next job of a multirun."""
-    threads, convolutions = torch.get_num_threads(), torch.backends.cudnn
-    before = (convolutions.benchmark, convolutions.allow_tf32, torch.are_deterministic_algorithms_enabled())
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    convolutions.benchmark = not settings.deterministic
-    convolutions.allow_tf32 = settings.precision != "fp32"
-    _use_deterministic(settings.deterministic)
+def arithmetic(precision: str, deterministic: bool) -> Iterator[None]:
+    """Choose how convolutions and products are computed; put back what was chosen before.
+
+    TF32 stands in for fp32 only beside a narrow precision. Without determinism, cuDNN times its algorithms and takes
+    the fastest.
+    """
+    chosen = torch.backends.cudnn
+    before = (chosen.benchmark, chosen.allow_tf32, torch.are_deterministic_algorithms_enabled())
+    if deterministic:
+        reproducible_products()
+    _choose(not deterministic, precision != "fp32", deterministic)
     try:
         yield
     finally:
+        _choose(*before)
+
+
+def _choose(benchmark: bool, tf32: bool, deterministic: bool) -> None:
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = benchmark, tf32
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # the call imports torch's compiler: seconds
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def reproducible_products() -> None:
+    """Let cuBLAS compute the same bits every time, as it must where torch is to be deterministic.
+
+    It looks at this once, at a process's first product on a GPU.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@contextmanager
+def process_switches(settings: Settings, device: torch.device) -> Iterator[None]:
+    """Set thread count, determinism and fp32 arithmetic for one run; put them back for the next job of a multirun."""
+    threads = torch.get_num_threads()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        with arithmetic(settings.precision, settings.deterministic):
+            yield
+    finally:
         torch.set_num_threads(threads)
-        convolutions.benchmark, convolutions.allow_tf32 = before[:2]
-        _use_deterministic(before[2])
         if device.type == "cuda":
             torch.cuda.empty_cache()

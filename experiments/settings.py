@@ -32,7 +32,7 @@ RANDAUGMENT = Pattern(
     "timm's notation: rand-m<0-10>[-n<layers>][-mstd<spread>][-inc<0 or 1>], or null",
     ("rand-m9-mstd0.5-inc1", "rand-m5-n2", "rand-m7-inc1"),
 )
-DEVICE = Pattern(r"auto|cpu|mps|cuda(:\d+)?", "one of: auto, cpu, mps, cuda, cuda:<index>", ("auto", "cpu"))
+DEVICE = Pattern(r"auto|cpu|cuda(:\d+)?", "one of: auto, cpu, cuda, cuda:<index>", ("auto", "cpu"))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from experiments import atomic
 from experiments.batches import BatchPlan
 from experiments.checkpoint import Checkpoints
 from experiments.data import open_data
-from experiments.device import pick_device, process_switches
+from experiments.device import pick_device, process_switches, synchronize
 from experiments.distributed import Ranks
 from experiments.identity import run_id
 from experiments.loop import Job, LossLog, NonFiniteError, save, train_step
@@ -154,13 +154,13 @@ def _seconds_per_image(work: Iterable[int], device: torch.device, seconds: float
     stream = iter(work)
     for _ in range(WARM_UP):
         next(stream)
-    _wait(device)
+    synchronize(device)
     images, began = 0, time.perf_counter()
     while images == 0 or time.perf_counter() - began < seconds:
         images += next(stream)
-        if device.type == "cuda" and images % 64 == 0:
-            _wait(device)  # the host runs ahead of the device
-    _wait(device)
+        if images % 64 == 0:
+            synchronize(device)  # the host runs ahead of the device
+    synchronize(device)
     return (time.perf_counter() - began) / images
 
 
@@ -172,24 +172,19 @@ def _seconds_per_save(job: Job, training: Iterator[int], train: float) -> tuple[
     held_up = elapsed = 0.0
     try:
         for _ in range(2):
-            _wait(job.device)
+            synchronize(job.device)
             images, began = 0, time.perf_counter()
             save(job)
             while job.checkpoints.saving:
                 images += next(training)
             job.checkpoints.wait()
-            _wait(job.device)
+            synchronize(job.device)
             elapsed = time.perf_counter() - began
             held_up = max(0.0, elapsed - images * train)
     except NonFiniteError:
         pass
     job.checkpoints.close()
     return held_up, elapsed
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def recorded(runs: Iterable[Settings], wanted: Settings) -> float | None:

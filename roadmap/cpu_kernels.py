@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ONEDNN_BATCH = 16  # images from which torch hands a 1x1 convolution to oneDNN
+ONEDNN_BATCH = 16  # images from which torch hands a 1x1 convolution to oneDNN on one thread; on several it always does
 MANY_ROWS = 512  # locations of all images from which that convolution is as fast as a product
 FAST_WIDTH = 3  # columns of a depthwise kernel up to which oneDNN has a fast weight gradient
 
@@ -50,10 +50,11 @@ def mkl_is_slow(x: Tensor) -> bool:
 def product_is_faster(x: Tensor) -> bool:
     """Whether `product` beats a 1x1 convolution of x (N, C, H, W), where MKL is slow.
 
-    torch hands such a convolution to oneDNN only from 16 images on; and oneDNN then arranges the weight anew for every
-    call, which few rows do not repay.
+    On one thread torch hands such a convolution to oneDNN only from 16 images on; and oneDNN then arranges the weight
+    anew for every call, which few rows do not repay.
     """
-    return len(x) < ONEDNN_BATCH or x[:, 0].numel() < MANY_ROWS
+    left_to_mkl = len(x) < ONEDNN_BATCH and torch.get_num_threads() == 1
+    return left_to_mkl or x[:, 0].numel() < MANY_ROWS
 
 
 @cache

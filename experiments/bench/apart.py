@@ -51,8 +51,8 @@ def main() -> None:
     """Build the network of the task that the command line holds, then take a step for every line of input."""
     task = json.loads(sys.argv[1])
     from experiments.bench.step import PEERS, make_step, network_of
-    from experiments.bench.timing import synchronize
     from experiments.data.resident import keep_freed_memory
+    from experiments.device import arithmetic, synchronize
 
     torch.set_num_threads(task["threads"])
     device = torch.device(task["device"])
@@ -60,11 +60,12 @@ def main() -> None:
         keep_freed_memory()
     how = (task["size"], task["batch"], device, task["precision"], task["compile"])
     step = make_step(network_of(task["name"], task["size"]), *how)
-    print(READY, flush=True)
-    for _ in sys.stdin:
-        step()
-        synchronize(device)
+    with arithmetic(task["precision"], deterministic=False):
         print(READY, flush=True)
+        for _ in sys.stdin:
+            step()
+            synchronize(device)
+            print(READY, flush=True)
 
 
 if __name__ == "__main__":

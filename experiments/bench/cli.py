@@ -8,7 +8,7 @@ import torch
 from experiments.bench import kernels, large, loop, many, numerics, profiler, report, small, start, step
 from experiments.bench.options import add_place
 from experiments.bench.results import record
-from experiments.device import pick_device
+from experiments.device import arithmetic, pick_device
 from roadmap.tables import as_table
 
 Rows = list[dict[str, Any]]
@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = pick_device(options.device)
-    name, rows = KINDS[options.kind].run(options, device)
+    with arithmetic(getattr(options, "precision", "fp32"), deterministic=False):  # as in a run
+        name, rows = KINDS[options.kind].run(options, device)
     conditions = {key: value for key, value in vars(options).items() if key not in UNRECORDED and value is not None}
     print(as_table(_aligned(rows)))
     print(f"\nrecorded as {name!r} in {record(options.out, device, name, conditions, rows)}")

@@ -13,6 +13,7 @@ from experiments.bench import timm_parts
 from experiments.bench.jobs import settings_of
 from experiments.bench.marks import Marks
 from experiments.bench.options import ENDS
+from experiments.device import synchronize
 from experiments.mixing import Mixing
 from experiments.settings import Settings
 
@@ -30,9 +31,11 @@ def main() -> None:
     began = time.perf_counter()
     stream = iter(batches(settings, Path(task["folder"]), device))
     next(stream)
+    synchronize(device)
     first = time.perf_counter() - began
     for _ in stream:
         pass
+    synchronize(device)
     Marks().write(**{"first batch": first, "pass": time.perf_counter() - began})
 
 

@@ -64,6 +64,7 @@ def _study(rows: list[str], options: argparse.Namespace, device: torch.device, r
     threads = options.study_threads or torch.get_num_threads()
     seeds = ",".join(map(str, range(options.seeds)))
     asked = ["regime=micro", f"threads={threads}", f"device={device}", f"launcher={options.launcher}"]
+    asked.append("precision=fp32")  # on a GPU, too: the peer's
     run_py = str(processes.ROOT / "run.py")
     return [run_py, "-m", f"seed={seeds}", f"+step={','.join(rows)}", *asked, f"runs_dir={runs_dir}"]
 

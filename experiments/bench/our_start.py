@@ -52,6 +52,10 @@ def _after(module: Any, name: str, then: Callable[[], None]) -> None:
 
 
 def _end(mark: Marks) -> None:
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     mark("first step")
     mark.write()
     os._exit(0)  # threads and workers are of no interest any more

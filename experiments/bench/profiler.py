@@ -3,12 +3,13 @@
 import argparse
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from experiments.bench.jobs import epoch_of, job_of, settings_of
@@ -17,11 +18,12 @@ from experiments.bench.photos import CLASSES
 from experiments.data import open_data
 
 HELP = "where a step of our loop spends its time, and its host synchronisations (torch's profiler)"
-# Operations that make the host wait until a GPU has finished; on a CPU they are counted all the same.
-SYNCHRONISING = (
-    *("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::equal"),
-    *("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy"),
-)
+# What makes the host wait until a GPU has finished; on a CPU the operations are counted that would.
+SYNCHRONISING = {
+    "cuda": ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy"),
+    "cpu": ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::equal"),
+}
+OPTIMIZER_STEP = "Optimizer.step"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,16 +56,20 @@ def _profiled(row: str, options: argparse.Namespace, device: torch.device) -> li
         epoch()
         with profile(activities=activities, record_shapes=True) as recorded:
             epoch()
-    events = recorded.events() or []
-    return [*_groups(row, events, options.steps, device), *_waits(row, events, options.steps)]
+    events = list(recorded.events() or ())
+    return [*_groups(row, events, options.steps, device), *_waits(row, events, options.steps, device)]
 
 
 def _groups(row: str, events: Iterable[Any], steps: int, device: torch.device) -> list[dict[str, Any]]:
-    """Each event's own time goes to the innermost operation around it that has a group."""
+    """Each event's own time goes to the innermost operation around it that has a group.
+
+    A GPU's kernels are events, too; their time is that of the operations that launched them, and counted there.
+    """
     clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     spent: Counter[str] = Counter()
     for event in events:
-        spent[_group(event)] += getattr(event, clock) / 1e6 / steps
+        if event.device_type == DeviceType.CPU:
+            spent[_group(event)] += getattr(event, clock) / 1e6 / steps
     total = sum(spent.values())
     return [
         {"profile": row, "part": part, "seconds_per_step": seconds, "share": seconds / total}
@@ -72,9 +78,15 @@ def _groups(row: str, events: Iterable[Any], steps: int, device: torch.device) -
     ]
 
 
-def _waits(row: str, events: Iterable[Any], steps: int) -> list[dict[str, Any]]:
-    """How often per step the host waits, by what makes it wait; the epoch's losses are read once, after its end."""
-    found = Counter(event.name for event in events if event.name in SYNCHRONISING and not _of_cpu_optimizer(event))
+def _waits(row: str, events: Sequence[Any], steps: int, device: torch.device) -> list[dict[str, Any]]:
+    """How often per step the host waits, by what makes it wait.
+
+    Until the last optimizer step: the epoch's losses are read after it, and the profiler waits for the device itself.
+    """
+    end = max(event.time_range.end for event in events if OPTIMIZER_STEP in event.name)
+    during = (event for event in events if event.time_range.start < end)
+    waits = SYNCHRONISING[device.type]
+    found = Counter(event.name for event in during if event.name in waits and not _of_cpu_optimizer(event))
     names = "; ".join(f"{name} {count} in {steps} steps" for name, count in sorted(found.items()))
     total = found.total() / steps
     return [{"profile": row, "part": f"host synchronisations ({names or 'none'})", "per_step": total}]
@@ -125,7 +137,7 @@ GROUPS: dict[str, Callable[[Any], bool]] = {
     "norm": _called("layer_norm", "batch_norm"),
     "activation": _called("gelu", "aten::relu", "threshold_backward"),
     "residual sum and layer scale": _called("addcmul", "AddcmulBackward", "aten::add_"),
-    "optimizer": _called("Optimizer.step", "_fused_adam", "_fused_sgd", "zero_grad"),
+    "optimizer": _called(OPTIMIZER_STEP, "_fused_adam", "_fused_sgd", "zero_grad"),
     "loss": _called("cross_entropy", "log_softmax", "nll_loss"),
     "data and mixing": _called("embedding_bag", "aten::flip", "aten::index_select", "aten::gather", "aten::lerp"),
 }

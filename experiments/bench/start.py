@@ -42,6 +42,7 @@ def run(options: argparse.Namespace, device: torch.device) -> tuple[str, list[di
 def _compare(row: str, options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     threads = torch.get_num_threads()
     asked = [f"regime={options.regime}", f"threads={threads}", f"workers={options.workers}", f"device={device}"]
+    asked.append("precision=fp32")  # on a GPU, too: the peer's
     settings = digits_settings(row, *asked)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,6 +13,7 @@ from experiments.bench import ceilings
 from experiments.bench.apart import Apart
 from experiments.bench.options import ENDS, PRECISIONS, add_rounds, check_rounds, chosen, chosen_rows
 from experiments.bench.timing import interleave, ratio
+from experiments.device import arithmetic, reproducible_products
 from experiments.errors import ConfigError
 from experiments.precision import autocast
 from roadmap import STEPS, build
@@ -84,13 +85,14 @@ def run(options: argparse.Namespace, device: torch.device) -> tuple[str, list[di
 
 def _measure(names: Sequence[str], options: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
     """Seconds per step of everyone, in this process."""
-    torch.backends.cudnn.benchmark = True  # as in a run, and in timm's train.py
+    if options.deterministic:
+        reproducible_products()
     how = (options.size, options.batch, device, options.precision, options.compile)
     contenders: dict[str, Callable[[], object]] = {}
     for name in names:
         contenders[name] = make_step(network_of(name, options.size), *how)
         if options.deterministic and name not in PEERS:
-            contenders[name + DETERMINISTIC] = _deterministic(contenders[name])
+            contenders[name + DETERMINISTIC] = _deterministic(contenders[name], options.precision)
     if options.ceilings:
         contenders |= ceilings.contenders(device, options.precision)
     return interleave(contenders, options.rounds, device)
@@ -135,17 +137,12 @@ def make_step(
     return step
 
 
-def _deterministic(step: Callable[[], object]) -> Callable[[], object]:
+def _deterministic(step: Callable[[], object], precision: str) -> Callable[[], object]:
     """The same step as a run with deterministic=true takes it."""
 
     def deterministic() -> None:
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-        try:
+        with arithmetic(precision, deterministic=True):
             step()
-        finally:
-            torch.use_deterministic_algorithms(False)
-            torch.backends.cudnn.benchmark = True
 
     return deterministic
 

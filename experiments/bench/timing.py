@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
+from experiments.device import synchronize
+
 MIN_ROUNDS = 9  # identical modules differ by up to 13 % over five rounds
 
 
@@ -51,9 +53,3 @@ def _timed(call: Callable[[], object], device: torch.device) -> float:
     call()
     synchronize(device)
     return time.perf_counter() - began
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -58,6 +58,9 @@ def main() -> None:
     import roadmap.timm_models  # noqa: F401  (registers the networks)
 
     mark("imports")
+    if torch.cuda.is_available():  # as in that script
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
     if task.threads:
         torch.set_num_threads(task.threads)
     random_seed(42, 0)
@@ -127,6 +130,10 @@ def _evaluate(model: Any, loader: Any) -> float:
 
 
 def _end(mark: Marks) -> None:
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     mark("first step")
     mark.write()
     os._exit(0)  # the workers are killed with the process group

@@ -1,15 +1,19 @@
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 
 from experiments.__main__ import main
 from experiments.bench import ceilings, numerics, options, processes, report, targets
 from experiments.bench.cli import KINDS
 from experiments.bench.photos import SIZES, write_photos
+from experiments.bench.profiler import _groups, _waits
 from experiments.bench.timing import ratio, turns
 from roadmap import layers
 
@@ -155,6 +159,35 @@ def test_profile_names_the_groups_and_counts_waits(tmp_path: Path) -> None:
     assert {"depthwise convolution", "1x1 convolution", "norm", "activation", "optimizer"} <= {r["part"] for r in parts}
     assert sum(row["share"] for row in parts) == pytest.approx(1)
     assert waits["per_step"] == 0 and "none" in waits["part"]
+
+
+def event(name: str, start: float, end: float, on: DeviceType = DeviceType.CPU, device_time: float = 0) -> Any:
+    """An event of torch's profiler, as far as ours looks at it."""
+    return SimpleNamespace(
+        name=name,
+        device_type=on,
+        cpu_parent=None,
+        self_device_time_total=device_time,
+        time_range=SimpleNamespace(start=start, end=end),
+    )
+
+
+def test_profile_counts_the_time_of_a_kernel_once_and_with_the_operation_that_launched_it() -> None:
+    events = [
+        event("aten::gelu", 0, 1, device_time=3e6),
+        event("a_kernel", 1, 4, on=DeviceType.CUDA, device_time=3e6),
+        event("aten::native_layer_norm", 1, 2, device_time=1e6),
+        event("another_kernel", 4, 5, on=DeviceType.CUDA, device_time=1e6),
+    ]
+    shares = {line["part"]: line["share"] for line in _groups("row", events, 2, torch.device("cuda"))}
+    assert shares == {"activation": 0.75, "norm": 0.25}
+
+
+def test_profile_counts_no_wait_after_the_last_step() -> None:
+    wait = "cudaStreamSynchronize"
+    events = [event(name, 2 * i, 2 * i + 1) for i, name in enumerate([wait, "Optimizer.step#AdamW.step", wait, wait])]
+    (line,) = _waits("row", events, 1, torch.device("cuda"))
+    assert line["per_step"] == 1
 
 
 def test_profile_counts_a_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -96,8 +96,14 @@ def test_products_are_for_fp32_on_a_cpu_and_few_rows() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert not mkl_is_slow(torch.zeros(1, 8, 2, 2))
         assert applies(torch.zeros(1, 8, 2, 2))
-    assert product_is_faster(torch.zeros(15, 1, 50, 50))
     assert product_is_faster(torch.zeros(100, 1, 2, 2))
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_products_are_for_few_images_on_one_thread(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert product_is_faster(torch.zeros(15, 1, 50, 50)) == (threads == 1)
     assert not product_is_faster(torch.zeros(16, 1, 50, 50))
 
 
