@@ -81,6 +81,8 @@ class Finisher:
                 values = some.float().expand(-1, self.channels, -1, -1).permute(0, 2, 3, 1).reshape(place.shape)
                 torch.addcmul(self.shift, values, self.scale, out=place)
                 done += len(some)
+        if done != count:
+            raise ValueError(f"{done} images came in parts, {count} were expected")
         return pixels
 
     def _erase(self, images: Tensor, keys: tuple[int, int], samples: np.ndarray) -> None:

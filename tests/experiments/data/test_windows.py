@@ -164,3 +164,12 @@ def test_normalisation_is_by_channel():
     size = settings.image_size
     out = finisher.normalise([black_and_white.expand(-1, 1, size, size)], 2)
     np.testing.assert_allclose(out, np.broadcast_to([[[[-1]]], [[[1]]]], out.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(2, 1), (2, 3)])
+def test_missing_and_surplus_images_are_no_batch(sizes: tuple[int, ...]):
+    finisher = Finisher(settings_for(), torch.device("cpu"))
+    parts = [torch.zeros(size, 3, finisher.size, finisher.size, dtype=torch.uint8) for size in sizes]
+    with pytest.raises((ValueError, RuntimeError)):
+        finisher.normalise(parts, 4)
+    assert len(finisher.normalise(parts, sum(sizes))) == sum(sizes)
