@@ -94,12 +94,13 @@ def keep_freed_memory() -> None:
     """Ask glibc to keep freed memory instead of returning it to the system after every operation.
 
     Buffers of a few megabytes are otherwise mapped and faulted in anew each time, which takes longer than filling them:
-    augmentation on a CPU is 1.5 times as fast without. Where there is no mallopt, nothing happens.
+    augmentation on a CPU is 1.5 times as fast without, and so are the steps of networks whose activations fill
+    gigabytes. Where there is no mallopt, nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD in malloc.h
-        mallopt(mmap_threshold, 2**30)
-        mallopt(trim_threshold, 2**30)
+        mallopt(mmap_threshold, 2**31 - 1)
+        mallopt(trim_threshold, -1)  # never
