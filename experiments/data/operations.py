@@ -24,14 +24,14 @@ def augment(images: Tensor, draws: Draws, interpolation: str, fill: tuple[int, .
     """Apply the drawn operations layer after layer; uint8 (B, C, H, W), contiguous, changed in place."""
     for layer in range(draws.operation.shape[1]):
         operation, argument = draws.operation[:, layer], draws.argument[:, layer]
-        for kind, names in KINDS:
-            numbers = [OPERATIONS.index(name) for name in names]
-            chosen = np.flatnonzero(np.isin(operation, numbers))
+        kinds = KIND_OF[operation]
+        for number, (kind, _) in enumerate(KINDS):
+            chosen = np.flatnonzero(kinds == number)
             if chosen.size == 0:
                 continue
             chosen = chosen[np.argsort(operation[chosen], kind="stable")]
             index = to_device(chosen, images.device)
-            names_chosen = [OPERATIONS[number] for number in operation[chosen]]
+            names_chosen = [OPERATIONS[drawn] for drawn in operation[chosen]]
             changed = kind(images.index_select(0, index), names_chosen, argument[chosen], interpolation, fill)
             _put(images, index, changed)
     return images
@@ -223,3 +223,4 @@ KINDS: tuple[tuple[Callable[[Tensor, list[str], np.ndarray, str, tuple[int, ...]
     (_rotated, ("rotate",)),
     (_blended, ("color", "sharpness")),
 )
+KIND_OF = np.array([next(k for k, (_, names) in enumerate(KINDS) if name in names) for name in OPERATIONS])
