@@ -223,4 +223,5 @@ KINDS: tuple[tuple[Callable[[Tensor, list[str], np.ndarray, str, tuple[int, ...]
     (_rotated, ("rotate",)),
     (_blended, ("color", "sharpness")),
 )
-KIND_OF = np.array([next(k for k, (_, names) in enumerate(KINDS) if name in names) for name in OPERATIONS])
+# by operation; the last entry, which is also that of -1, says that there is none
+KIND_OF = np.array([*(next(k for k, (_, names) in enumerate(KINDS) if name in names) for name in OPERATIONS), -1])
