@@ -14,6 +14,7 @@ from torch import Tensor
 ONEDNN_BATCH = 16  # images from which torch hands a 1x1 convolution to oneDNN on one thread; on several it always does
 MANY_ROWS = 512  # locations of all images from which that convolution is as fast as a product
 FAST_WIDTH = 3  # columns of a depthwise kernel up to which oneDNN has a fast weight gradient
+NARROW = (torch.bfloat16, torch.float16)
 
 _convolution_backward = torch.ops.aten.convolution_backward
 
@@ -101,11 +102,27 @@ class _Product(torch.autograd.Function):
 # --- depthwise convolutions
 
 
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """`F.conv2d` of x (N, C, H, W) with weight (C, 1, K, K), padded by K // 2, whose weight gradient is a faster one.
+def gradients_are_slow(x: Tensor, kernel: int, stride: int) -> bool:
+    """Whether `depthwise` beats torch in the gradients of a depthwise convolution of x (N, C, H, W), padded by K // 2.
 
-    oneDNN's takes 10 times the forward pass and more for K above 3. It has a fast kernel for inputs without padding
-    and weights of up to three columns, so the input is padded before and the weight cut into strips of columns.
+    oneDNN's weight gradient takes 10 times the forward pass and more for K above 3, and where every row of outputs
+    meets padding; its input gradient does so for a stride above 1 in a narrow type.
+    """
+    narrow = x.dtype in NARROW or torch.is_autocast_enabled("cpu")
+    return _by_strips_is_faster(x, kernel, stride) or (stride > 1 and narrow)
+
+
+def _by_strips_is_faster(x: Tensor, kernel: int, stride: int) -> bool:
+    padding, rows = kernel // 2, x.shape[-2]
+    first, last = -(-padding // stride), (rows - kernel + padding) // stride  # rows of outputs that meet no padding
+    return kernel > FAST_WIDTH or first > last
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """`F.conv2d` of x (N, C, H, W) with weight (C, 1, K, K), padded by K // 2, with gradients of every order.
+
+    oneDNN has a fast weight gradient for inputs without padding and weights of up to three columns, so the input is
+    padded before and the weight cut into strips of columns. A strided input gradient is computed in fp32.
     """
     if torch.is_autocast_enabled("cpu"):
         narrow = torch.get_autocast_dtype("cpu")
@@ -129,16 +146,29 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias, _ = ctx.needs_input_grad
-        padding = weight.shape[-1] // 2
         return (
-            _backward(grad, x, weight, ctx.stride, padding, 0) if for_x else None,
+            _input_gradient(grad, x, weight, ctx.stride) if for_x else None,
             _weight_gradient(grad, x, weight, ctx.stride) if for_weight else None,
             grad.sum((0, 2, 3)) if for_bias else None,
             None,
         )
 
 
+def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    padding = weight.shape[-1] // 2
+    if stride == 1 or x.dtype not in NARROW:
+        return _backward(grad, x, weight, stride, padding, 0)
+    return _backward(grad.float(), x.float(), weight.float(), stride, padding, 0).to(x.dtype)
+
+
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    kernel = weight.shape[-1]
+    if _by_strips_is_faster(x, kernel, stride):
+        return _by_strips(grad, x, weight, stride)
+    return _backward(grad, x, weight, stride, kernel // 2, 1)
+
+
+def _by_strips(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """Strip by strip, for the rows and columns of the weight that meet more than padding; the others have none."""
     half = weight.shape[-1] // 2
     rows, columns = (min(half, side - 1) for side in x.shape[-2:])  # to each side of the centre

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from roadmap.cpu_kernels import FAST_WIDTH, applies, depthwise, mkl_is_slow, product, product_is_faster
+from roadmap.cpu_kernels import applies, depthwise, gradients_are_slow, mkl_is_slow, product, product_is_faster
 from roadmap.plan import Conv
 
 
@@ -31,11 +31,12 @@ class PointwiseConv(nn.Conv2d):
 
 
 class DepthwiseConv(nn.Conv2d):
-    """Depthwise convolution of a large kernel; on a CPU with a faster weight gradient than torch's."""
+    """Depthwise convolution; on a CPU with faster gradients than torch's."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if applies(x) and torch.is_grad_enabled():
-            return depthwise(x, self.weight, self.bias, self.stride[0])
+        stride = self.stride[0]
+        if applies(x) and torch.is_grad_enabled() and gradients_are_slow(x, self.kernel_size[0], stride):
+            return depthwise(x, self.weight, self.bias, stride)
         return super().forward(x)
 
 
@@ -82,7 +83,7 @@ def make_conv(conv: Conv) -> nn.Conv2d:
     if conv.kernel == conv.stride == conv.groups == 1:
         return PointwiseConv(conv.c_in, conv.c_out, 1, bias=conv.bias)
     padding = conv.kernel // 2
-    kind = DepthwiseConv if conv.groups == conv.c_in == conv.c_out and conv.kernel > FAST_WIDTH else nn.Conv2d
+    kind = DepthwiseConv if conv.groups == conv.c_in == conv.c_out and conv.kernel > 1 else nn.Conv2d
     return kind(conv.c_in, conv.c_out, conv.kernel, conv.stride, padding, groups=conv.groups, bias=conv.bias)
 
 

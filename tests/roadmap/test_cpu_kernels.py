@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from roadmap import build, complexity_of, cpu_kernels, layers
-from roadmap.cpu_kernels import applies, depthwise, mkl_is_slow, product, product_is_faster
+from roadmap.cpu_kernels import applies, depthwise, gradients_are_slow, mkl_is_slow, product, product_is_faster
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN")
 
@@ -107,7 +107,28 @@ def test_products_are_for_few_images_on_one_thread(monkeypatch: pytest.MonkeyPat
     assert not product_is_faster(torch.zeros(16, 1, 50, 50))
 
 
-CASES = [(size, stride, side) for size in (5, 7, 9, 11) for stride in (1, 2) for side in ((9, 6), (1, 2), (14, 13))]
+@pytest.mark.parametrize(
+    "size, stride, side, slow, slow_in_bf16",
+    [
+        (3, 1, 3, False, False),
+        (3, 1, 2, True, True),
+        (3, 2, 4, False, True),
+        (3, 2, 3, True, True),
+        (5, 1, 9, True, True),
+    ],
+)
+def test_depthwise_convolutions_of_large_kernels_on_small_maps_and_strided_narrow_ones_are_slow(
+    size: int, stride: int, side: int, slow: bool, slow_in_bf16: bool
+) -> None:
+    x = torch.zeros(1, 4, side, side)
+    assert gradients_are_slow(x, size, stride) == slow
+    assert gradients_are_slow(x.bfloat16(), size, stride) == slow_in_bf16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert gradients_are_slow(x, size, stride) == slow_in_bf16
+
+
+SIDES = ((9, 6), (1, 2), (2, 5), (3, 3), (14, 13))
+CASES = [(size, stride, side) for size in (3, 5, 7, 9, 11) for stride in (1, 2) for side in SIDES]
 
 
 @pytest.mark.parametrize("size, stride, side", CASES)
@@ -125,13 +146,14 @@ def test_a_depthwise_convolution_has_its_gradients_of_both_orders(
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_a_depthwise_convolution_under_autocast_is_narrow_and_its_gradients_are_wide() -> None:
-    x, weight, bias = torch.randn(2, 6, 9, 9), torch.randn(6, 1, 7, 7), torch.randn(6)
+@pytest.mark.parametrize("size, stride", [(7, 1), (7, 2), (3, 1), (3, 2)])
+def test_a_depthwise_convolution_under_autocast_is_narrow_and_its_gradients_are_wide(size: int, stride: int) -> None:
+    x, weight, bias = torch.randn(2, 6, 9, 9), torch.randn(6, 1, size, size), torch.randn(6)
     wanted = [tensor.requires_grad_() for tensor in (x, weight, bias)]
     found = []
-    for convolve in (depthwise, lambda x, w, b, stride: F.conv2d(x, w, b, stride, 3, groups=6)):
+    for convolve in (depthwise, lambda x, w, b, stride: F.conv2d(x, w, b, stride, size // 2, groups=6)):
         with torch.autocast("cpu", torch.bfloat16):
-            out = convolve(*wanted, 1)
+            out = convolve(*wanted, stride)
         assert out.dtype == torch.bfloat16
         found.append([out, *torch.autograd.grad(out.float().square().sum(), wanted)])
     assert all(grad.dtype == torch.float32 for grad in found[0][1:])
