@@ -1,4 +1,4 @@
-"""Faster ways to compute on a CPU what torch computes: matrix products, and weight gradients of depthwise convolutions.
+"""Faster ways to compute on a CPU what torch computes: matrix products, and gradients of depthwise convolutions.
 
 Both call oneDNN, which is in torch. What each is worth: `python -m experiments bench kernels`.
 """

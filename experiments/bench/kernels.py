@@ -15,7 +15,7 @@ from experiments.precision import autocast
 from roadmap import build
 from roadmap.layers import OWN_WAYS, PointwiseConv
 
-HELP = "1x1 and large depthwise convolutions of a row beside torch's own, forward and backward"
+HELP = "1x1 and depthwise convolutions of a row beside torch's own, forward and backward"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""How a program in a fresh process tells the benchmark when it got where. Imports the standard library only."""
+"""How a program in a fresh process tells the benchmark when it got where. Torch is imported at its end, if at all."""
 
 import json
 import os
@@ -19,6 +19,16 @@ class Marks:
     def __call__(self, name: str) -> None:
         """Remember that this moment is now, unless it has been before."""
         self._seconds.setdefault(name, time.monotonic() - self._began)
+
+    def end(self, name: str) -> None:
+        """Mark the moment at which what a GPU was given is done, too; write the report and end the process at once."""
+        import torch
+
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        self(name)
+        self.write()
+        os._exit(0)  # threads and workers are of no interest any more; the process group is killed
 
     def write(self, **values: Any) -> None:
         """Write the report: the moments and these values."""

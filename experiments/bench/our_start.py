@@ -4,7 +4,6 @@ Nothing is left out or done earlier than in run.py itself, except that the modul
 imported before these are called, in the order in which run.py would import them.
 """
 
-import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -32,7 +31,7 @@ def main() -> None:
         mark("imports of torch and the engine")
         _after(train, "open_data", lambda: mark("data opened"))
         _after(train, "resume", lambda: mark("network built"))
-        register_optimizer_step_post_hook(lambda *_: _end(mark))
+        register_optimizer_step_post_hook(lambda *_: mark.end("first step"))
 
     _after(compose, "settings_from", watch_training)
     run.main()
@@ -49,16 +48,6 @@ def _after(module: Any, name: str, then: Callable[[], None]) -> None:
         return value
 
     setattr(module, name, watched)
-
-
-def _end(mark: Marks) -> None:
-    import torch
-
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    mark("first step")
-    mark.write()
-    os._exit(0)  # threads and workers are of no interest any more
 
 
 if __name__ == "__main__":

@@ -62,9 +62,10 @@ class PieceLoader(torch.utils.data.Dataset[Loaded]):
                 only = piece._replace(samples=piece.samples[position : position + 1])
                 name = files.names[only.samples[0]]
                 damaged.append((name, str(image)))
-                image = self._replacement(files, only, damaged)
-                if isinstance(image, UnreadableImage):
+                replacement = self._replacement(files, only, damaged)
+                if replacement is None:
                     return Loaded(images, damaged, name)
+                image = replacement
             images[position] = image
         if piece.epoch is not None and self.augment is not None:
             images = self.augment(images, piece.epoch, piece.samples)
@@ -85,14 +86,14 @@ class PieceLoader(torch.utils.data.Dataset[Loaded]):
         drawn = draw_windows(settings.recipe, (settings.seed, piece.epoch), piece.samples)
         return partial(training_windows, settings.recipe, size, drawn)
 
-    def _replacement(self, files: ImageFiles, only: Piece, damaged: list[tuple[str, str]]) -> Tensor | UnreadableImage:
+    def _replacement(self, files: ImageFiles, only: Piece, damaged: list[tuple[str, str]]) -> Tensor | None:
         """The first readable one of other images of the same class as the piece's only one."""
         for candidate in self._candidates(files, int(only.samples[0])):
             image = self._load(files, np.array([candidate]), only)[0]
             if not isinstance(image, UnreadableImage):
                 return image
             damaged.append((files.names[candidate], str(image)))
-        return UnreadableImage("and so are those of its class that could replace it")
+        return None
 
     @staticmethod
     def _candidates(files: ImageFiles, sample: int) -> Iterator[int]:
