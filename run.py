@@ -14,11 +14,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import schema
-from experiments.collector import imports_kept
+from experiments.config import schema
+from experiments.config.help import help_page
+from experiments.config.settings import Settings
 from experiments.errors import ConfigError, InterruptedRun
-from experiments.help_page import help_page
-from experiments.settings import Settings
+from experiments.runtime.imports import imports_kept
 from roadmap.errors import UserError
 from roadmap.pipes import quietly
 from roadmap.regimes import CONF
@@ -39,8 +39,8 @@ def say(line: str) -> None:
 
 def train(config: DictConfig) -> dict[str, Any]:
     """One job: resolve its settings and train; torch is imported only once the settings are known to be good."""
-    from experiments.compose import settings_from
-    from experiments.sweeps import frozen_settings
+    from experiments.config.compose import settings_from
+    from experiments.studies.launch import frozen_settings
 
     overrides = list(HydraConfig.get().overrides.task)
     if config.study.run is not None:
@@ -55,16 +55,16 @@ def train(config: DictConfig) -> dict[str, Any]:
 
 
 def _loop() -> Callable[[Settings], dict[str, Any]]:
-    """experiments.train.run; the first job of a process imports it, and torch with it."""
+    """experiments.training.run.run; the first job of a process imports it, and torch with it."""
     with nullcontext() if "torch" in sys.modules else imports_kept():
-        from experiments.train import run
+        from experiments.training.run import run
     return run
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(config: DictConfig) -> dict[str, Any]:
     """What Hydra calls, once or once per job of a multirun. A user's error is one line, a bug keeps its traceback."""
-    from experiments.signals import requeued_afterwards
+    from experiments.runtime.signals import requeued_afterwards
 
     try:
         with requeued_afterwards():

@@ -16,7 +16,7 @@ from analysis.cache import Cache
 from analysis.planned import Pair, commands_in, orders_in, plans_in
 from analysis.records import COLUMNS, NUMBERS, flatten
 from experiments.errors import StorageError
-from experiments.records import read_result
+from experiments.store.run_dir import read_result
 from roadmap import UserError
 
 _DEPTH = 4  # folders below RUNS that are searched

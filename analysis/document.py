@@ -8,7 +8,7 @@ from pathlib import Path
 
 from analysis.page import Section, Table
 from roadmap.errors import UserError
-from roadmap.markers import names_in, update_file
+from roadmap.show.markers import names_in, update_file
 
 SUMMARY = "summary"
 

@@ -14,7 +14,7 @@ from analysis import stats
 from analysis.groups import Group
 from analysis.speeds import NO_SPEEDS, REGIME, SIZE, SWIN, Speeds
 from roadmap import STEPS, complexity_of, paper
-from roadmap.noise import AdditiveModel, Means
+from roadmap.effects.noise import AdditiveModel, Means
 from roadmap.steps import BY_NAME, CHANGES
 
 _WIDTH_STEPS = tuple(name for name in BY_NAME if name in CHANGES and set(BY_NAME[name].delta) == {"width"})

@@ -1,4 +1,4 @@
-"""How large is a gain, and could it be noise? Everything here is a function of arrays; the noise: `roadmap.noise`."""
+"""How large is a gain, and could it be noise? Functions of arrays; the noise: `roadmap.effects.noise`."""
 
 import math
 import warnings
@@ -9,7 +9,7 @@ import numpy as np
 from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
 
-from roadmap.noise import CONFIDENCE, NO_SPREAD, Array, Means, pooled
+from roadmap.effects.noise import CONFIDENCE, NO_SPREAD, Array, Means, pooled
 
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8

@@ -20,7 +20,7 @@ from analysis.figures.tradeoff import METRICS, has_metric, tradeoff_figure
 from analysis.groups import Group, groups_of, second_regime
 from analysis.ladder import Ladder, ladder_of, paper_ladder
 from analysis.speeds import NO_SPEEDS, Speeds
-from experiments.records import read_lines
+from experiments.store.run_dir import read_lines
 from roadmap import paper
 
 MOST_CONTEXTS = 16  # more fill no figure; the page's table has all

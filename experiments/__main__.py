@@ -10,9 +10,12 @@ from roadmap.pipes import quietly
 
 # name -> (module with `add_arguments(parser)` and `run(options) -> exit code`, one line of help)
 COMMANDS = {
-    "evaluate": ("experiments.score", "score a finished run, or torchvision's or timm's weights, on a data set"),
-    "plan": ("experiments.plan", "a study as a table: which runs, their state, hours, disk and cost"),
-    "status": ("experiments.status", "how every run of a folder stands, while a study runs and afterwards"),
+    "evaluate": (
+        "experiments.commands.evaluate",
+        "score a finished run, or torchvision's or timm's weights, on a data set",
+    ),
+    "plan": ("experiments.commands.plan", "a study as a table: which runs, their state, hours, disk and cost"),
+    "status": ("experiments.commands.status", "how every run of a folder stands, while a study runs and afterwards"),
     "bench": ("experiments.bench.cli", "measure speed side by side with other libraries"),
 }
 

@@ -1,4 +1,4 @@
-"""Hydra's door to our studies; it must lie in this package to be found, the work is done in experiments.sweeps."""
+"""Hydra's door to our studies; it must lie in this package to be found. The work: experiments.studies.launch."""
 
 from typing import Any
 
@@ -19,6 +19,6 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the study that the command line describes."""
-        from experiments.sweeps import run_study
+        from experiments.studies.launch import run_study
 
         return run_study(*self.call, arguments)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from roadmap.errors import UserError
-from roadmap.explain import explain
-from roadmap.golden import write_golden
-from roadmap.markers import update_file
 from roadmap.pipes import quietly
 from roadmap.regimes import REGIMES
+from roadmap.show.explain import explain
+from roadmap.show.golden import write_golden
+from roadmap.show.markers import update_file
+from roadmap.show.tables import FORMATS, ladder_rows, readme_ladder
 from roadmap.steps import CHANGES, STEPS
-from roadmap.tables import FORMATS, ladder_rows, readme_ladder
 
 
 def _names(text: str) -> list[str]:
@@ -54,7 +54,7 @@ def _explain(options: argparse.Namespace) -> None:
     size, classes = options.image_size, options.num_classes
     print(explain(options.step, options.regime, options.add, options.drop, size, classes))
     if options.file:
-        from roadmap.diagram import save_diagram
+        from roadmap.show.diagram import save_diagram
 
         save_diagram(options.file, options.step, options.regime, options.add, options.drop)
         print(f"\nwrote {options.file}")

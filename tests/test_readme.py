@@ -9,12 +9,12 @@ import pytest
 
 from experiments import errors
 from experiments.bench.report import aims, tables
-from experiments.compose import settings_from
-from experiments.schema import compose
-from experiments.sweeps import expand
+from experiments.config.compose import settings_from
+from experiments.config.schema import compose
+from experiments.studies.launch import expand
 from roadmap.errors import UserError
-from roadmap.markers import between
-from roadmap.tables import readme_ladder
+from roadmap.show.markers import between
+from roadmap.show.tables import readme_ladder
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

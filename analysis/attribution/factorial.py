@@ -5,8 +5,8 @@ from scipy import stats as distributions
 
 from analysis.attribution.game import PLAYERS, Effects, Game, linear_effects
 from analysis.stats import detectable
-from roadmap.contrasts import Contrasts, factorial_contrasts
-from roadmap.noise import Array, joint_df, quantile
+from roadmap.effects.contrasts import Contrasts, factorial_contrasts
+from roadmap.effects.noise import Array, joint_df, quantile
 
 
 def effects_from(values: Array, contrasts: Contrasts, noise: Array, noise_df: int) -> tuple[Array, Array, Array]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis import stats
 from roadmap import STEPS
-from roadmap.noise import AdditiveModel, Array, Means
+from roadmap.effects.noise import AdditiveModel, Array, Means
 
 Set = tuple[str, ...]
 PLAYERS: Set = STEPS[-1].changes

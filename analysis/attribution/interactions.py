@@ -6,8 +6,9 @@ import numpy as np
 from scipy import stats as distributions
 
 from analysis.attribution.game import Effects, Game, linear_effects
-from roadmap import contrasts, label_of
-from roadmap.noise import Array, quantile
+from roadmap import label_of
+from roadmap.effects import contrasts
+from roadmap.effects.noise import Array, quantile
 
 LEAST_DF = 5  # residual degrees of freedom below which a fit says too little
 

@@ -9,9 +9,9 @@ from scipy import stats as distributions
 from analysis.attribution.game import Effects, Game, Set, linear_effects
 from analysis.planned import Pair
 from analysis.stats import detectable
-from roadmap import subsets
-from roadmap.contrasts import noise_over_pairs, order_weights, shapley_weights
-from roadmap.noise import Array, Means, joint_df, quantile
+from roadmap.effects import subsets
+from roadmap.effects.contrasts import noise_over_pairs, order_weights, shapley_weights
+from roadmap.effects.noise import Array, Means, joint_df, quantile
 
 
 def over_pairs(weights: Array, means: Means) -> tuple[Array, Array, Array]:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.attribution.game import Effects, Game, Set, linear_effects
-from experiments.techniques import TECHNIQUES
-from roadmap.noise import AdditiveModel
+from experiments.config.techniques import TECHNIQUES
+from roadmap.effects.noise import AdditiveModel
 
 
 def leave_one_out(game: Game) -> Effects | None:

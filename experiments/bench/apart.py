@@ -1,7 +1,7 @@
 """A contender in a process of its own, with the memory allocator as it is in use: it takes a step whenever it is told.
 
 `python -m experiments.bench.apart TASK` is that process. A run of ours on a CPU keeps freed memory
-(`experiments.data.resident`), which the peers' programs do not do; within one process both would have it or neither.
+(`experiments.data.in_memory`), which the peers' programs do not do; within one process both would have it or neither.
 """
 
 import json
@@ -51,8 +51,8 @@ def main() -> None:
     """Build the network of the task that the command line holds, then take a step for every line of input."""
     task = json.loads(sys.argv[1])
     from experiments.bench.step import PEERS, make_step, network_of
-    from experiments.data.resident import keep_freed_memory
-    from experiments.device import arithmetic, synchronize
+    from experiments.data.in_memory import keep_freed_memory
+    from experiments.runtime.device import arithmetic, synchronize
 
     torch.set_num_threads(task["threads"])
     device = torch.device(task["device"])

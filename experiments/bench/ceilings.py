@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from experiments.precision import DTYPES
+from experiments.runtime.device import DTYPES
 from roadmap.complexity import complexity_of, walk
 from roadmap.plan import plan_network
 from roadmap.resolve import design_for

@@ -8,8 +8,8 @@ import torch
 from experiments.bench import kernels, large, loop, many, numerics, profiler, report, small, start, step
 from experiments.bench.options import add_place
 from experiments.bench.results import record
-from experiments.device import arithmetic, pick_device
-from roadmap.tables import as_table
+from experiments.runtime.device import arithmetic, pick_device
+from roadmap.show.tables import as_table
 
 Rows = list[dict[str, Any]]
 

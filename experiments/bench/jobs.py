@@ -5,17 +5,17 @@ from pathlib import Path
 
 import torch
 
-from experiments.batches import BatchPlan
-from experiments.checkpoint import Checkpoints
+from experiments.config.settings import Settings
 from experiments.data import DataSource
-from experiments.distributed import Ranks
-from experiments.loop import Job, LossLog, train_epoch
-from experiments.mixing import Mixing
-from experiments.progress import Reporter
-from experiments.records import RunDir
-from experiments.settings import Settings
-from experiments.signals import StopFlag
-from experiments.train import build_state
+from experiments.runtime.distributed import Ranks
+from experiments.runtime.signals import StopFlag
+from experiments.store.checkpoint import Checkpoints
+from experiments.store.run_dir import RunDir
+from experiments.training.batches import BatchLayout
+from experiments.training.loop import Job, LossLog, train_epoch
+from experiments.training.mixing import Mixing
+from experiments.training.progress import Reporter
+from experiments.training.run import build_state
 
 PLAIN = tuple(
     f"recipe.{key}" for key in ("mixup=0", "cutmix=0", "randaugment=null", "erasing=0", "crop=none", "flip=0")
@@ -24,8 +24,8 @@ PLAIN = tuple(
 
 def settings_of(row: str, batch: int, size: int, *overrides: str) -> Settings:
     """The enhanced recipe, as published, for one row of the ladder at this batch and image side."""
-    from experiments.compose import settings_from
-    from experiments.schema import compose
+    from experiments.config.compose import settings_from
+    from experiments.config.schema import compose
 
     typed = [f"+step={row}", "budget=paper", f"batch.size={batch}", f"batch.micro={batch}", f"image_size={size}"]
     typed += ["recipe=enhanced", "recipe.lr=1e-3", *overrides]
@@ -33,15 +33,15 @@ def settings_of(row: str, batch: int, size: int, *overrides: str) -> Settings:
 
 
 def job_of(settings: Settings, device: torch.device, source: DataSource, folder: Path, steps: int) -> Job:
-    """A run's own job with epochs of `steps` steps, as `experiments.train` builds it."""
+    """A run's own job with epochs of `steps` steps, as `experiments.training.run` builds it."""
     state = build_state(settings, source, device)
-    plan = BatchPlan(settings.batch.size, settings.batch.micro, 1, settings.batch.accumulation(1), steps)
+    layout = BatchLayout(settings.batch.size, settings.batch.micro, 1, settings.batch.accumulation(1), steps)
     return Job(
         settings=settings,
         ranks=Ranks(),
         device=device,
         source=source,
-        plan=plan,
+        layout=layout,
         mixing=Mixing.of(settings.recipe, source.num_classes),
         state=state,
         network=state.model,
@@ -49,7 +49,7 @@ def job_of(settings: Settings, device: torch.device, source: DataSource, folder:
         run_dir=RunDir(folder),
         checkpoints=Checkpoints(folder, "0" * 64),
         stop=StopFlag(),
-        reporter=Reporter(plan, 1, enabled=False),
+        reporter=Reporter(layout, 1, enabled=False),
     )
 
 

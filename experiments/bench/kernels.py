@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from experiments.bench.options import PRECISIONS, add_rounds, check_rounds, chosen_rows
 from experiments.bench.timing import interleave, ratio
-from experiments.data.resident import keep_freed_memory
-from experiments.precision import autocast
+from experiments.data.in_memory import keep_freed_memory
+from experiments.runtime.device import autocast
 from roadmap import build
 from roadmap.layers import OWN_WAYS, PointwiseConv
 

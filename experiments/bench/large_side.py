@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from experiments.bench import timm_parts
+from experiments.bench.clock import Clock
 from experiments.bench.jobs import settings_of
-from experiments.bench.marks import Marks
 from experiments.bench.options import ENDS
-from experiments.device import synchronize
-from experiments.mixing import Mixing
-from experiments.settings import Settings
+from experiments.config.settings import Settings
+from experiments.runtime.device import synchronize
+from experiments.training.mixing import Mixing
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     for _ in stream:
         pass
     synchronize(device)
-    Marks().write(**{"first batch": first, "pass": time.perf_counter() - began})
+    Clock().write(**{"first batch": first, "pass": time.perf_counter() - began})
 
 
 def _ours(settings: Settings, folder: Path, device: torch.device) -> Iterable[Any]:

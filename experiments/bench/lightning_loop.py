@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from experiments.loop import Job
-from experiments.mixing import loss_of
+from experiments.training.loop import Job
+from experiments.training.mixing import loss_of
 
 NAME = "Lightning"
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}

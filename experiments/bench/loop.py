@@ -18,9 +18,9 @@ from experiments.bench.options import ENDS, PRECISIONS, add_rounds, at_least, ch
 from experiments.bench.photos import CLASSES, write_photos
 from experiments.bench.timing import interleave, ratio
 from experiments.data import open_data
-from experiments.loop import Job
-from experiments.mixing import loss_of
-from experiments.precision import autocast
+from experiments.runtime.device import autocast
+from experiments.training.loop import Job
+from experiments.training.mixing import loss_of
 
 HELP = "the training loop beside a bare one, beside Lightning's and beside timm's parts"
 PHOTOS = ((160, 160), (160, 120))  # sizes of the JPEG files for the comparison with timm: they are not the subject

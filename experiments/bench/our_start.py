@@ -8,25 +8,25 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from experiments.bench.marks import Marks
+from experiments.bench.clock import Clock
 
 
 def main() -> None:
     """Run run.py's main with the arguments of this process."""
-    mark = Marks()
+    mark = Clock()
     mark("interpreter")
     import run
 
     mark("imports of the command line")
-    from experiments import compose
-    from experiments.collector import imports_kept
+    from experiments.config import compose
+    from experiments.runtime.imports import imports_kept
 
     def watch_training() -> None:
         mark("composed")
         with imports_kept():
             from torch.optim.optimizer import register_optimizer_step_post_hook
 
-            import experiments.train as train
+            import experiments.training.run as train
 
         mark("imports of torch and the engine")
         _after(train, "open_data", lambda: mark("data opened"))

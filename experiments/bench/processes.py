@@ -1,6 +1,6 @@
 """Programs in fresh processes, in turns: what they report and how much memory all their processes held.
 
-A program writes its report with `Marks`; its clock starts when this process starts it.
+A program writes its report with `Clock`; its clock starts when this process starts it.
 """
 
 import json
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from experiments.bench.marks import REPORT, STARTED
+from experiments.bench.clock import REPORT, STARTED
 from experiments.bench.timing import turns
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.targets import TARGETS, Target
-from roadmap.markers import update_file
-from roadmap.tables import as_markdown
+from roadmap.show.markers import update_file
+from roadmap.show.tables import as_markdown
 
 HELP = "what is recorded, as Markdown"
 # What a row is about comes first.

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from experiments import atomic, strict_json
+from experiments import strict_json
+from experiments.store import atomic
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 

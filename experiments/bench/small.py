@@ -13,11 +13,11 @@ from experiments.bench.jobs import settings_of
 from experiments.bench.options import ENDS, add_rounds, at_least, check_rounds
 from experiments.bench.step import make_step
 from experiments.bench.timing import interleave, ratio
+from experiments.config.settings import Settings
 from experiments.data import DataSource, open_data
 from experiments.data.readers import synthetic
 from experiments.data.splits import ImageArrays
-from experiments.mixing import Mixing
-from experiments.settings import Settings
+from experiments.training.mixing import Mixing
 from roadmap import build
 
 HELP = "data in memory: crop, flip, RandAugment, erasing and mixing of small images beside timm's loader"

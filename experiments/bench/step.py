@@ -13,9 +13,8 @@ from experiments.bench import ceilings
 from experiments.bench.apart import Apart
 from experiments.bench.options import ENDS, PRECISIONS, add_rounds, check_rounds, chosen, chosen_rows
 from experiments.bench.timing import interleave, ratio
-from experiments.device import arithmetic, reproducible_products
 from experiments.errors import ConfigError
-from experiments.precision import autocast
+from experiments.runtime.device import arithmetic, autocast, reproducible_products
 from roadmap import STEPS, build
 
 HELP = "a full training step of ladder rows beside torchvision's and timm's modules"

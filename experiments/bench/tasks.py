@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from experiments.bench.timm_script import Task
+from experiments.config.settings import Recipe, Settings
 from experiments.data.readers import digits
 from experiments.data.splits import ImageArrays
-from experiments.settings import Recipe, Settings
 
 
 def digits_settings(row: str, *overrides: str) -> Settings:
     """What `python run.py +step=ROW ...` trains: digits with the demo budget."""
-    from experiments.compose import settings_from
-    from experiments.schema import compose
+    from experiments.config.compose import settings_from
+    from experiments.config.schema import compose
 
     typed = [f"+step={row}", *overrides]
     return settings_from(compose(typed), typed)

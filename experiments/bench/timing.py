@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from experiments.device import synchronize
+from experiments.runtime.device import synchronize
 
 MIN_ROUNDS = 9  # identical modules differ by up to 13 % over five rounds
 

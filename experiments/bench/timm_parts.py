@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.loop import Job
-from experiments.precision import autocast
-from experiments.settings import Recipe
+from experiments.config.settings import Recipe
+from experiments.runtime.device import autocast
+from experiments.training.loop import Job
 
 
 def train_loader(
@@ -45,7 +45,7 @@ def epoch_of(job: Job, dataset: Any, workers: int) -> Callable[[], None]:
 
     settings, size = job.settings, job.settings.image_size
     shape, statistics = (job.source.in_chans, size, size), (settings.data.mean, settings.data.std)
-    loader = train_loader(dataset, settings.recipe, shape, job.plan.micro, *statistics, workers, job.device)
+    loader = train_loader(dataset, settings.recipe, shape, job.layout.micro, *statistics, workers, job.device)
     mix = mixup_of(settings.recipe, job.source.num_classes, job.device)
     loss_of: nn.Module = SoftTargetCrossEntropy()
     model, optimizer, scaler = job.state.model, job.state.optimizer, job.state.scaler

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.bench.marks import Marks
+from experiments.bench.clock import Clock
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Task:
 
 def main() -> None:
     """Train the task of the file that the command line names; reports its accuracy, or its way to the first step."""
-    mark = Marks()
+    mark = Clock()
     mark("interpreter")
     task = Task(**json.loads(Path(sys.argv[1]).read_text()))
     import timm

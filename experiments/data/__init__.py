@@ -1,13 +1,13 @@
 """Data sets behind one interface, `open_data(settings, device=...) -> DataSource`, and two pipelines behind that.
 
-Small sets (digits, IDX files, CIFAR, synthetic) are `ResidentSource`s: uint8 arrays that live on the training device.
+Small sets (digits, IDX files, CIFAR, synthetic) are `InMemorySource`s: uint8 arrays that live on the training device.
 Random crops, flips, RandAugment and erasing run there on whole batches, with parameters of their own for every image.
 
-Large sets (class folders of JPEG or PNG files) are `FolderSource`s: worker processes decode each file once, cut its
-window out and hand over 8-bit images in small pieces; normalisation and erasing then run batched on the training
+Large sets (class folders of JPEG or PNG files) are `FileSource`s: worker processes decode each file once, cut its
+crop out and hand over 8-bit images in small pieces; normalisation and erasing then run batched on the training
 device, RandAugment there too on a GPU and in the workers on a CPU, all with the same code as above.
 
-Whatever is random is a function of (seed, epoch, sample): the order of an epoch, each image's window, its RandAugment
+Whatever is random is a function of (seed, epoch, sample): the order of an epoch, each image's crop, its RandAugment
 operations and the noise in its erased box. So batches do not depend on the number of workers, on prefetching, on the
 number of ranks, or on where in an epoch a run is resumed. `operations.py` and `resample.py` agree with Pillow (and so
 with timm's transforms) to one grey level, antialiasing included; the tests say so operation by operation.
@@ -15,7 +15,7 @@ with timm's transforms) to one grey level, antialiasing included; the tests say 
 Nothing is unpickled, and archives are read without unpacking them. Importing this package does not import torch.
 """
 
-from experiments.data.opening import checksum_of, evaluation_size, open_data
+from experiments.data.build import checksum_of, evaluation_size, open_data
 from experiments.data.source import DataSource, MicroBatch, steps_per_epoch
 
 __all__ = ["DataSource", "MicroBatch", "checksum_of", "evaluation_size", "open_data", "steps_per_epoch"]

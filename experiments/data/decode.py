@@ -1,4 +1,4 @@
-"""One image file to the 8-bit window that a network sees, in bounded memory. Runs in worker processes."""
+"""One image file to the 8-bit crop that a network sees, in bounded memory. Runs in worker processes."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
-from experiments.data.windows import Axis, Windows
+from experiments.data.augment.crops import Axis, Crops
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 LARGEST_FILE = 2**28  # bytes
@@ -22,27 +22,27 @@ SCALED_DECODING = 2  # pixels that a JPEG decoded at a lower resolution must sti
 
 Result = TypeVar("Result")
 Line = tuple[int, int, int, int]  # start, length, resized and offset of one image, as in an Axis
-View = Callable[[np.ndarray, np.ndarray], Windows]  # heights and widths (B,) -> the windows to show
+View = Callable[[np.ndarray, np.ndarray], Crops]  # heights and widths (B,) -> the crops to show
 
 
 class UnreadableImage(Exception):
     """A file that is not an image that we can or want to read; the message says why."""
 
 
-def load_windows(
+def load_crops(
     paths: Sequence[Path], view: View, size: int, channels: int, interpolation: str
 ) -> list[torch.Tensor | UnreadableImage]:
-    """Decode files and cut their windows out: uint8 (channels, size, size) each, or why there is none."""
+    """Decode files and cut their crops out: uint8 (channels, size, size) each, or why there is none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about EXIF blocks, palettes and other things that do not matter here
         images = [_attempt(_open, path) for path in paths]
         sizes = [(1, 1) if isinstance(image, UnreadableImage) else (image.height, image.width) for image in images]
         y, x, flip = view(*np.array(sizes).T)
-        windows = zip(_lines(y), _lines(x), flip.tolist(), strict=True)
+        crops = zip(_lines(y), _lines(x), flip.tolist(), strict=True)
         how = (size, channels, interpolation)
         return [
-            image if isinstance(image, UnreadableImage) else _attempt(_cut_out, image, *window, *how)
-            for image, window in zip(images, windows, strict=True)
+            image if isinstance(image, UnreadableImage) else _attempt(_cut_out, image, *crop, *how)
+            for image, crop in zip(images, crops, strict=True)
         ]
 
 
@@ -92,7 +92,7 @@ def _cut_out(
 
 
 def _decode_smaller(image: Image.Image, mode: str, y: Line, x: Line) -> tuple[Line, Line]:
-    """Let the JPEG decoder leave out detail that resizing would remove anyway; returns the window at that scale."""
+    """Let the JPEG decoder leave out detail that resizing would remove anyway; returns the crop at that scale."""
     scale = min(y[1] // (SCALED_DECODING * y[2]), x[1] // (SCALED_DECODING * x[2]))
     if image.format != "JPEG" or scale < 2:
         return y, x

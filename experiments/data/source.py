@@ -49,7 +49,7 @@ class DataSource(Protocol):
         ...
 
 
-class Place(NamedTuple):
+class SampledBatch(NamedTuple):
     """A micro batch before it is loaded: where it stands in the epoch and which training images it holds."""
 
     step: int
@@ -67,9 +67,9 @@ def steps_per_epoch(train_size: int, batch_size: int) -> int:
     return train_size // batch_size
 
 
-def places(
+def sample_batches(
     seed: int, epoch: int, train_size: int, batch_size: int, micro_size: int, steps: range, micro: range
-) -> Iterator[Place]:
+) -> Iterator[SampledBatch]:
     """The micro batches of one rank, in training order.
 
     An epoch is a permutation of the training images; step s takes batch.size of them from s * batch.size on, and micro
@@ -81,10 +81,10 @@ def places(
         for index in micro:
             samples = batch[index * micro_size : (index + 1) * micro_size]
             if len(samples):
-                yield Place(step, index, samples)
+                yield SampledBatch(step, index, samples)
 
 
-def evaluation_places(eval_size: int, micro_size: int, rank: int, world_size: int) -> list[np.ndarray]:
+def evaluation_batches(eval_size: int, micro_size: int, rank: int, world_size: int) -> list[np.ndarray]:
     """Blocks of evaluation images for one rank; the blocks are the same for every number of ranks."""
     blocks = [np.arange(start, min(start + micro_size, eval_size)) for start in range(0, eval_size, micro_size)]
     return blocks[rank::world_size]

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from experiments.config.settings import Data
 from experiments.errors import DataError
 from experiments.randomness import derive, permutation
-from experiments.settings import Data
 
 Part = TypeVar("Part", bound="ImageArrays | ImageFiles")
 

@@ -14,8 +14,9 @@ from analysis.attribution.study import EXACT, FACTORIAL, SHAPLEY
 from analysis.collect import collect
 from analysis.groups import groups_of
 from analysis.views import views_of
-from roadmap import STEPS, contrasts, step_at, subsets
-from roadmap.noise import AdditiveModel, Means
+from roadmap import STEPS, step_at
+from roadmap.effects import contrasts, subsets
+from roadmap.effects.noise import AdditiveModel, Means
 from tests.analysis import factory
 
 GAMES, SEEDS, NOISE = 1000, 3, 0.1

@@ -12,8 +12,8 @@ from PIL import Image
 from analysis.__main__ import main
 from analysis.report import source_of
 from analysis.views import load
-from experiments import studies
-from experiments.records import RunDir
+from experiments.store.run_dir import RunDir
+from experiments.studies import frozen
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "results"
@@ -71,7 +71,7 @@ def test_the_pictures_of_the_documents_exist() -> None:
 def test_the_committed_records_count_as_finished(name: str) -> None:
     """With runs_dir=results/fashion_mnist the studies have nothing left to do."""
     (path,) = (RUNS / "studies").glob(f"{name}-*.json")
-    runs = [run.replace(runs_dir=str(RUNS)) for run in studies.read_plan(path).runs]
+    runs = [run.replace(runs_dir=str(RUNS)) for run in frozen.read_study(path).runs]
     assert len({run.seed for run in runs}) >= 3
     assert [run.label for run in runs if RunDir.locate(run).state() != "finished"] == []
 

@@ -12,7 +12,7 @@ from statsmodels.stats.power import TTestPower
 
 from analysis import stats
 from roadmap import STEPS
-from roadmap.noise import AdditiveModel
+from roadmap.effects.noise import AdditiveModel
 
 NAMES = [step.name for step in STEPS]
 PAIRS = [(i, NAMES.index(step.parent)) for i, step in enumerate(STEPS) if step.parent]

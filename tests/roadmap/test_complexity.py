@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from roadmap import STEPS, Design, DesignError, build, complexity_of, design_for, paper
 from roadmap.complexity import walk
 from roadmap.errors import UserError
-from roadmap.golden import deviations, golden_rows, read_golden, write_golden
 from roadmap.plan import plan_network
 from roadmap.regimes import REGIMES
+from roadmap.show.golden import deviations, golden_rows, read_golden, write_golden
 from roadmap.steps import BY_NAME, Step
 from tests.roadmap.designs import LEARNING, SMALL, STRUCTURE, covering_array, measured, name_of, output_side
 
@@ -99,7 +99,7 @@ def test_parameter_counts_of_the_ends() -> None:
 def test_both_ladders_are_counted_within_a_second_and_without_torch() -> None:
     program = (
         "import sys, time; start = time.process_time()\n"
-        "from roadmap.tables import ladder_rows\n"
+        "from roadmap.show.tables import ladder_rows\n"
         "rows = ladder_rows('tiny') + ladder_rows('base')\n"
         "print(len(rows), time.process_time() - start, 'torch' in sys.modules)"
     )

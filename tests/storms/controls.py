@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from experiments.checkpoint import Loaded
+from experiments.store.checkpoint import Loaded
 from tests.storms import fleet
 from tests.storms.resume import Mutation, Reference, continued, part_of, reference_of
 from tests.storms.variants import RESUMED

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from experiments import atomic
-from experiments.checkpoint import MANIFEST, STATE, Checkpoints
+from experiments.store import atomic
+from experiments.store.checkpoint import MANIFEST, STATE, Checkpoints
 from tests.storms import fleet
 
 RUN, OTHER_RUN = "a" * 64, "b" * 64
@@ -103,7 +103,7 @@ def damaged_bytes(content: bytes, kind: str, random_: random.Random) -> bytes:
 
 
 def _swap(newest: Path, older: Path, foreign: Path, random_: random.Random) -> None:
-    from experiments.tensor_file import pieces_of
+    from experiments.store.tensor_file import pieces_of
 
     (newest / STATE).write_bytes(b"".join(pieces_of(swapped(state_of(NEWEST), random_))))
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.checkpoint import Checkpoints
 from experiments.errors import StorageError
+from experiments.store.checkpoint import Checkpoints
 from experiments.strict_json import read_object
 from tests.storms import fleet, hooks
 from tests.storms.variants import FAULTED

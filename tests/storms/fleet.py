@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from experiments.result import TIMING_FIELDS
+from experiments.store.result import TIMING_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPARED = ("last.safetensors", "metrics.jsonl", "result.json")
@@ -88,9 +88,9 @@ def preload() -> None:
     import hydra  # noqa: F401
     import torch._dynamo  # noqa: F401  (which every optimizer imports)
 
-    import experiments.compose
+    import experiments.config.compose
     import experiments.data
-    import experiments.train  # noqa: F401
+    import experiments.training.run  # noqa: F401
 
 
 def start(

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import atomic, claim
-from experiments.checkpoint import Checkpoints
+from experiments.store import atomic, lock
+from experiments.store.checkpoint import Checkpoints
 
-# Every call by which experiments.atomic and experiments.claim change a disk.
+# Every call by which experiments.store.atomic and experiments.store.lock change a disk.
 WRITE_CALLS = ("open", "write", "fsync", "replace", "rename", "unlink", "makedirs", "ftruncate", "rmtree", "utime")
 
 
@@ -38,7 +38,7 @@ class CountedOs:
 def intercept(hook: Callable[[int, str], None]) -> CountedOs:
     """Route every disk call of a run through a counter."""
     stand_in = CountedOs(hook)
-    for module in (atomic, claim):
+    for module in (atomic, lock):
         module.os = stand_in
     atomic.shutil = stand_in
     return stand_in

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from experiments.checkpoint import MANIFEST, STATE
-from experiments.tensor_file import pieces_of
+from experiments.store.checkpoint import MANIFEST, STATE
+from experiments.store.tensor_file import pieces_of
 
 
 class Place(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from experiments.checkpoint import Checkpoints, Loaded
+from experiments.store.checkpoint import Checkpoints, Loaded
 from experiments.strict_json import read_object
 from tests.storms import fleet, hooks
 from tests.storms.variants import RESUMED, Variant
@@ -87,9 +87,8 @@ def watch_restoring(
     """Write the parts that differ right after loading to `report`; `mutate` spoils what is loaded (for controls)."""
 
     def prepare() -> None:
-        from experiments import train
 
-        resume, load = train.resume, Checkpoints.load
+        resume, load = run.resume, Checkpoints.load
 
         def watched(job: Any) -> Any:
             history = resume(job)
@@ -98,7 +97,7 @@ def watch_restoring(
             report.write_text(json.dumps(unequal_parts(tensors, record, saved)))
             return history
 
-        train.resume = watched
+        run.resume = watched
         if mutate is not None:
             Checkpoints.load = lambda self: mutate(load(self))
 

@@ -29,7 +29,7 @@ def note_steps(file: Path) -> Callable[[], None]:
     """Write the number of finished optimizer steps to `file` after each."""
 
     def prepare() -> None:
-        from experiments import loop
+        from experiments.training import loop
 
         train_step = loop.train_step
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import checkpoint
+from experiments.store import checkpoint
 from tests.storms import damage, report
 from tests.storms.__main__ import SUITES
 from tests.storms.variants import FAULTED

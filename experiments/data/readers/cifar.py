@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.data.readers.places import cache_folder, cached_checksum, candidates, not_found
+from experiments.config.settings import Data
+from experiments.data.readers.find import cache_folder, cached_checksum, candidates, not_found
 from experiments.data.splits import ImageArrays, Splits
 from experiments.errors import ConfigError, DataError
-from experiments.settings import Data
 
 PIXELS = 3 * 32 * 32
 

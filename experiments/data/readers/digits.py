@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments.data.readers.places import cached_checksum
+from experiments.config.settings import Data
+from experiments.data.readers.find import cached_checksum
 from experiments.data.splits import ImageArrays, Splits, divide
 from experiments.errors import MissingExtraError
-from experiments.settings import Data
 
 EVALUATION_SHARE = 0.2  # the file comes in the order of its writers, so the split is shuffled (and stratified)
 

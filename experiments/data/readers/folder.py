@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.data.readers.places import candidates, hashed, not_found
+from experiments.config.settings import Data
+from experiments.data.readers.find import candidates, hashed, not_found
 from experiments.data.splits import ImageFiles, Splits
 from experiments.errors import DataError
-from experiments.settings import Data
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 TRAIN, VAL = "train", "val"

@@ -5,9 +5,9 @@ import math
 import numpy as np
 from PIL import Image
 
+from experiments.config.settings import Data
 from experiments.data.splits import ImageArrays, Splits
 from experiments.randomness import derive, normals, uniforms
-from experiments.settings import Data
 
 TRAIN_IMAGES = 1024  # where data.train_images is not set
 EVAL_IMAGES = 256

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from experiments.config.settings import Batch, Budget, Data, Recipe, Settings
 from experiments.data import DataSource, MicroBatch, open_data
-from experiments.settings import Batch, Budget, Data, Recipe, Settings
 from roadmap import Design
 
 SYNTHETIC = Data(name="synthetic", reader="synthetic", train_images=48, eval_images=20)

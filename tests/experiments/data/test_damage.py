@@ -18,23 +18,23 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
-from experiments.data.decode import LARGEST_IMAGE, UnreadableImage, View, load_windows
-from experiments.data.pieces import Piece, PieceLoader
+from experiments.config.settings import Batch, Data, Recipe
+from experiments.data.augment.crops import centre_crops, draw_crops, training_crops
+from experiments.data.decode import LARGEST_IMAGE, UnreadableImage, View, load_crops
 from experiments.data.readers import folder
-from experiments.data.windows import centre_windows, draw_windows, training_windows
+from experiments.data.worker import Chunk, ChunkDataset
 from experiments.errors import DataError
-from experiments.settings import Batch, Data, Recipe
 from tests.experiments.data.sources import batches, encoded, make_folders, photograph, same, settings_for, source_for
 
 SMALL = Batch(8, 4)
 
 
 def centred(size: int, side: int):
-    return lambda height, width: centre_windows(size, side, height, width)
+    return lambda height, width: centre_crops(size, side, height, width)
 
 
 def load_window(path: Path, view: View, size: int, channels: int, interpolation: str) -> torch.Tensor:
-    (image,) = load_windows([path], view, size, channels, interpolation)
+    (image,) = load_crops([path], view, size, channels, interpolation)
     if isinstance(image, UnreadableImage):
         raise image
     return image
@@ -64,14 +64,14 @@ def test_random_resized_crops_agree_with_pillow(tmp_path):
     for sample in range(30):
 
         def view(height, width, sample=sample):
-            drawn = draw_windows(Recipe(), (0, 0), np.array([sample]))
-            return training_windows(Recipe(), 96, drawn, height, width)
+            drawn = draw_crops(Recipe(), (0, 0), np.array([sample]))
+            return training_crops(Recipe(), 96, drawn, height, width)
 
-        windows = view(np.array([120]), np.array([160]))
-        y, x = (axis.start[0] for axis in windows[:2]), (axis.length[0] for axis in windows[:2])
+        crops = view(np.array([120]), np.array([160]))
+        y, x = (axis.start[0] for axis in crops[:2]), (axis.length[0] for axis in crops[:2])
         (top, left), (height, width) = map(int, y), map(int, x)
         crop = image.crop((left, top, left + width, top + height)).resize((96, 96), Image.Resampling.BICUBIC)
-        theirs = np.asarray(crop)[:, ::-1] if windows.flip[0] else np.asarray(crop)
+        theirs = np.asarray(crop)[:, ::-1] if crops.flip[0] else np.asarray(crop)
         ours = load_window(path, view, 96, 3, "bicubic").permute(1, 2, 0).numpy()
         assert_close(ours, theirs)
 
@@ -160,7 +160,7 @@ def damaged(tmp_path: Path) -> Data:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_images_are_counted_named_and_replaced(damaged, workers, caplog):
     source = source_for(damaged, batch=SMALL, workers=workers)
-    with caplog.at_level(logging.WARNING, logger="experiments.data.files"):
+    with caplog.at_level(logging.WARNING, logger="experiments.data.from_files"):
         first = [batches(source, range(7), epoch=epoch) for epoch in range(3)]
         assert sum(len(labels) for _, labels in source.evaluate()) == 24
     named = [record.getMessage() for record in caplog.records]
@@ -173,10 +173,10 @@ def test_unreadable_images_are_counted_named_and_replaced(damaged, workers, capl
 
 def test_the_replacement_is_a_readable_image_of_the_same_class_and_not_always_the_neighbour(damaged):
     splits = folder.read(damaged, 32)
-    loader = PieceLoader(settings_for(damaged), splits.train, splits.evaluation)
+    loader = ChunkDataset(settings_for(damaged), splits.train, splits.evaluation)
     distances = set()
     for sample in range(len(splits.train)):
-        _, found, hopeless = loader[Piece(0, np.array([sample]))]
+        _, found, hopeless = loader[Chunk(0, np.array([sample]))]
         assert hopeless is None
         if found:
             tried = [int(np.flatnonzero(splits.train.names == name)[0]) for name, _ in found]
@@ -247,18 +247,18 @@ def test_random_bytes_in_good_files_never_do_more_than_fail(tmp_path):
 def test_a_piece_depends_on_nothing_but_the_order(tmp_path):
     data = make_folders(tmp_path)
     splits = folder.read(data, 32)
-    loader = PieceLoader(settings_for(data), splits.train, splits.evaluation)
+    loader = ChunkDataset(settings_for(data), splits.train, splits.evaluation)
     np.random.seed(1)
     torch.manual_seed(1)
-    one = loader[Piece(3, np.array([4, 5]))].images
-    assert torch.equal(loader[Piece(3, np.array([5]))].images[0], one[1])
-    assert not torch.equal(loader[Piece(4, np.array([5]))].images[0], one[1])
+    one = loader[Chunk(3, np.array([4, 5]))].images
+    assert torch.equal(loader[Chunk(3, np.array([5]))].images[0], one[1])
+    assert not torch.equal(loader[Chunk(4, np.array([5]))].images[0], one[1])
 
 
 LOADING = """
 import sys, time
 from tests.experiments.data.sources import make_folders, source_for
-from experiments.settings import Batch
+from experiments.config.settings import Batch
 from pathlib import Path
 if __name__ == "__main__":
     source = source_for(make_folders(Path(sys.argv[1])), batch=Batch(8, 4), workers=2)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from experiments.config.settings import Batch, Data
 from experiments.data import open_data
-from experiments.settings import Batch, Data
 from tests.experiments.data.sources import batches, make_folders, settings_for
 
 pytestmark = pytest.mark.gpu

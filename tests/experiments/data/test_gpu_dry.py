@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from experiments.config.settings import Batch, Data
 from experiments.data import open_data
-from experiments.mixing import Mixing
-from experiments.settings import Batch, Data
+from experiments.training.mixing import Mixing
 from tests.experiments.data.sources import make_folders, settings_for
 
 GPU = torch.device("cuda:0")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.config.settings import Batch, Data
 from experiments.data import DataSource, open_data, steps_per_epoch
 from experiments.errors import ConfigError
-from experiments.settings import Batch, Data
 from tests.experiments.data.sources import SYNTHETIC, batches, make_folders, same, settings_for, source_for
 
 STEPS = 4

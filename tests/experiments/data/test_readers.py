@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.config.settings import Data
 from experiments.data import checksum_of
 from experiments.data.readers import cifar, digits, folder, idx, synthetic
 from experiments.data.splits import ImageArrays, chosen_images, stratified
 from experiments.errors import ConfigError, DataError
-from experiments.settings import Data
 from tests.conftest import FASHION_MNIST_PLACES, has_fashion_mnist, require
 from tests.experiments.data.sources import make_folders, source_for
 

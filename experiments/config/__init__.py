@@ -1,0 +1,1 @@
+"""What can be asked for: settings, their schema for Hydra, composing, checking, naming and hashing them. No torch."""

@@ -1,0 +1,197 @@
+"""From a composed config to `Settings`: everything asked for is checked and resolved before torch is imported."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from experiments.config.fields import is_resolved
+from experiments.config.identity import idle_fields
+from experiments.config.labels import labels_of
+from experiments.config.settings import PRECISIONS, Batch, Budget, Checkpoint, Data, Logger, Recipe, Settings
+from experiments.config.techniques import without
+from experiments.errors import ConfigError
+from roadmap.design import Design
+from roadmap.match import match_width
+from roadmap.regimes import CONF, regime
+from roadmap.resolve import design_for, set_of
+from roadmap.steps import BY_NAME
+
+MISSING = "???"  # how OmegaConf shows a value that nobody set
+LINEAR_BATCHES = (256, 8192)  # between these the learning rate follows the effective batch (Goyal et al., 2017)
+SECTIONS = {
+    "recipe": Recipe,
+    "budget": Budget,
+    "batch": Batch,
+    "data": Data,
+    "checkpoint": Checkpoint,
+    "logger": Logger,
+}
+# Top-level keys that go into `Settings` as they are.
+PLAIN = (
+    *("seed", "image_size", "runs_dir", "rerun", "retry_failed", "deterministic", "compile", "grad_checkpointing"),
+    *("device", "threads", "workers"),
+)
+# Names that say which file a group was composed from; typing one would make a record lie about its values.
+GROUP_NAMES = ("recipe", "budget", "data", "logger", "regime", "study")
+
+
+def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Settings:
+    """Check and resolve a composed config.
+
+    Args:
+        config: the config as plain containers (`OmegaConf.to_container(..., resolve=True)`).
+        overrides: what was typed, as Hydra overrides ("recipe.lr=1e-3"): a typed value without effect is refused.
+
+    Raises:
+        ConfigError, DesignError: one line that names the key and what is allowed.
+    """
+    typed = {override.split("=", 1)[0].lstrip("+~") for override in overrides}
+    _check_whole(config, overrides)
+    _check_group_names(config, typed)
+    _check_fixed_values(config)
+    parts = {name: cls(**config[name]) for name, cls in SECTIONS.items()}
+    recipe = without(parts["recipe"], parts["recipe"].without, typed)
+    _refuse_idle(recipe, config, typed)
+    flags = {key: value for key, value in config["design"].items() if value != MISSING}
+    design = _resolve_design(config, recipe, parts["data"], flags)
+    recipe = dataclasses.replace(recipe, **{key: getattr(design, key) for key in ("layer_scale", "init", "drop_path")})
+    parts["data"] = dataclasses.replace(parts["data"], stem_stride=design.stem_stride)
+    place = labels_of(design, recipe, config["regime"]["name"])
+    rate = _peak_rate(recipe, parts["batch"])
+    recipe = dataclasses.replace(recipe, lr=rate)
+    plain = {key: config[key] for key in PLAIN}
+    settings = Settings(
+        **{**parts, "recipe": recipe},
+        **plain,
+        design=design,
+        regime=config["regime"]["name"],
+        **place._asdict(),
+        study=config["study"]["name"],
+        lr=rate,
+    )
+    return settings.replace(precision=_precision(config["precision"], settings.device))
+
+
+def _check_whole(config: Mapping[str, Any], overrides: Iterable[str]) -> None:
+    """Nothing may be taken out of the config or left open in it: a default would stand in silently."""
+    for override in overrides:
+        if override.startswith("~"):
+            raise ConfigError(f"{override}: a key cannot be deleted; set it to another value instead")
+    for name, cls in SECTIONS.items():
+        for item in dataclasses.fields(cls):
+            if not is_resolved(item) and config.get(name, {}).get(item.name, MISSING) == MISSING:
+                raise ConfigError(f"{name}.{item.name} is not set: choose a file with {name}=")
+
+
+def _check_group_names(config: Mapping[str, Any], typed: Iterable[str]) -> None:
+    """Each group's name must be that of its file, and recipe and budget must belong together."""
+    for group in GROUP_NAMES:
+        if f"{group}.name" in typed:
+            option = f"+{group}" if group == "study" else group
+            raise ConfigError(f"{group}.name cannot be set; choose one of the files in conf/{group} with {option}=NAME")
+    budget, recipe = config["budget"]["name"], config["recipe"]["name"]
+    if budget != "paper" and not (CONF / "overlay" / f"{budget}_{recipe}.yaml").is_file():
+        raise ConfigError(
+            f"budget={budget} has no values for recipe={recipe}: "
+            f"write conf/overlay/{budget}_{recipe}.yaml or use budget=paper"
+        )
+
+
+def _check_fixed_values(config: Mapping[str, Any]) -> None:
+    """A regime and the deltas of the steps are what their files say; they are not edited from the command line."""
+    name, step, changes = config["regime"]["name"], config["step"], config["changes"]
+    for key, value in regime(name).items():
+        if config["regime"][key] != value:
+            raise ConfigError(f"regime.{key} is fixed by regime={name}; use the design.* keys for another network")
+    if step is not None and step not in BY_NAME:
+        raise ConfigError(f"step={step} is not one of: {', '.join(BY_NAME)}")
+    written = {change: _as_lists(BY_NAME[change].delta_in(name)) for change in (BY_NAME[step].changes if step else ())}
+    for change in {**changes, **written}:
+        if changes.get(change) != written.get(change):
+            raise ConfigError(
+                f"changes.{change} is set by the step and cannot be edited; use add=[...], drop=[...] or design.*"
+            )
+
+
+def _as_lists(delta: Mapping[str, Any]) -> dict[str, Any]:
+    """A delta as a composed config holds it."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in delta.items()}
+
+
+def _refuse_idle(recipe: Recipe, config: Mapping[str, Any], typed: Iterable[str]) -> None:
+    """A typed value that something else makes ineffective is an error, not a surprise."""
+    idle = {f"recipe.{key}": reason for key, reason in idle_fields(recipe).items()}
+    if recipe.lr is not None:
+        idle |= dict.fromkeys(("recipe.base_lr", "recipe.lr_batch"), f"recipe.lr={recipe.lr:g}")
+    for key, value in config["design"].items():
+        if value != MISSING:
+            idle[f"data.{key}" if key == "stem_stride" else f"recipe.{key}"] = f"design.{key}={value}"
+    for key in sorted(set(typed) & set(idle)):
+        raise ConfigError(f"{key} has no effect together with {idle[key]}: drop one of them")
+
+
+def _resolve_design(config: Mapping[str, Any], recipe: Recipe, data: Data, flags: Mapping[str, Any]) -> Design:
+    """The final design: the changes in their regime, then what recipe and data ask for, then typed flags."""
+    changes = set_of(config["step"] or (), config["add"], config["drop"])
+    _refuse_undone(config, flags)
+    asks = {
+        "stem_stride": data.stem_stride,
+        "layer_scale": recipe.layer_scale,
+        "init": recipe.init,
+        "drop_path": recipe.drop_path,
+    }
+    design = design_for(changes, config["regime"]["name"], **{**asks, **flags})
+    if config["match_gmacs"] is not None:
+        if "width" in flags:
+            raise ConfigError("match_gmacs chooses the width: drop it or design.width")
+        design = match_width(design, config["match_gmacs"])
+    return design
+
+
+def _refuse_undone(config: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
+    """A change that is asked for by name must not be taken back by typed flags."""
+    for change in config["add"]:
+        delta = BY_NAME[change].delta_in(config["regime"]["name"])
+        taken = [key for key, value in delta.items() if key in flags and _plain(flags[key]) != _plain(value)]
+        if len(taken) == len(delta):
+            raise ConfigError(f"design.{taken[0]}={flags[taken[0]]} takes back add=[{change}]: drop one of the two")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _peak_rate(recipe: Recipe, batch: Batch) -> float:
+    """The peak learning rate: as set, or linear in the effective batch where that rule is known to hold."""
+    low, high = LINEAR_BATCHES
+    if recipe.lr is not None:
+        rate = recipe.lr
+    elif batch.size == recipe.lr_batch:
+        rate = recipe.base_lr
+    elif low <= batch.size <= high and low <= recipe.lr_batch <= high:
+        rate = recipe.base_lr * batch.size / recipe.lr_batch
+    else:
+        raise ConfigError(
+            f"recipe.lr must be set for batch.size={batch.size}: the recipe's rate is for recipe.lr_batch="
+            f"{recipe.lr_batch}, and scaling it is known to hold only within {low}-{high}"
+        )
+    if recipe.schedule == "cosine" and recipe.min_lr > rate:
+        raise ConfigError(
+            f"recipe.min_lr={recipe.min_lr:g} must be at most the peak rate {rate:g} (recipe.lr, recipe.base_lr)"
+        )
+    return rate
+
+
+def _precision(asked: str, device: str) -> str:
+    """`auto` resolved for this machine: bf16 where the GPU has it, else fp16; fp32 on a CPU."""
+    if asked != "auto":
+        if asked not in PRECISIONS:
+            raise ConfigError(f"precision={asked} is not one of: auto, {', '.join(PRECISIONS)}")
+        return asked
+    if device == "cpu":
+        return "fp32"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"

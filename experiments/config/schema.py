@@ -1,0 +1,150 @@
+"""Hydra's schema, derived from the fields of `Settings`: an unknown key or a wrong type fails while composing."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import field, make_dataclass
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.config.fields import is_optional, is_resolved, without_none
+from experiments.config.settings import Settings
+from experiments.errors import ConfigError, MissingExtraError
+from roadmap.design import Design
+from roadmap.regimes import CONF
+
+# Keys with another type or default in the config than once resolved.
+OPEN = {"precision", "image_size"}
+# Hydra's name of a launcher -> the extra that installs it.
+EXTRAS = {"ray": "ray", "submitit_slurm": "slurm"}
+
+
+def _annotation(annotation: Any) -> Any:
+    """A field's type in the words that OmegaConf understands."""
+    plain = without_none(annotation)
+    if get_origin(plain) is tuple:
+        plain = list[get_args(plain)[0]]  # type: ignore[misc]
+    elif get_args(plain):  # a union such as int | str
+        return Any
+    elif dataclasses.is_dataclass(plain):
+        return schema_of(plain)
+    return plain | None if is_optional(annotation) else plain
+
+
+def _default(item: "dataclasses.Field[Any]", annotation: Any) -> Any:
+    """The field's default as a dataclass field of an unfrozen class."""
+    if dataclasses.is_dataclass(annotation):
+        factory: Any = annotation
+        return field(default_factory=factory)
+    if isinstance(item.default, tuple):
+        values = list(item.default)
+        return field(default_factory=lambda: list(values))
+    return field(default=MISSING if item.default is dataclasses.MISSING else item.default)
+
+
+def schema_of(cls: Any, *, open_values: bool = False) -> Any:
+    """An unfrozen twin of a frozen dataclass; with `open_values` every value is missing until somebody sets it."""
+    hints = get_type_hints(cls)
+    fields = []
+    for item in dataclasses.fields(cls):
+        if is_resolved(item) or (cls is Settings and item.name in OPEN):
+            continue
+        annotation = _annotation(hints[item.name])
+        fields.append((item.name, annotation, field(default=MISSING) if open_values else _default(item, annotation)))
+    return make_dataclass(cls.__name__, fields)
+
+
+def _regime() -> Any:
+    values = [("name", str), ("depths", list[int]), ("width", float)]
+    values += [("stage_ratio", dict[str, Any]), ("wide", float), ("drop_path", float)]
+    return make_dataclass("Regime", [(name, kind, field(default=MISSING)) for name, kind in values])
+
+
+def _study() -> Any:
+    """A sweep: `list` and `params` name a generated list of runs; `file` and `run` lead a job to its settings."""
+    values = [(key, str | None, field(default=None)) for key in ("name", "list", "file", "run")]
+    return make_dataclass("Study", [*values, ("params", dict[str, Any], field(default_factory=dict))])
+
+
+def config_schema() -> Any:
+    """The schema of the whole config: the groups, what was typed, and how to run."""
+    design, regime, study = schema_of(Design, open_values=True), _regime(), _study()
+    own = [
+        ("step", str | None, field(default=None)),
+        ("changes", dict[str, dict[str, Any]], field(default_factory=dict)),
+        ("add", list[str], field(default_factory=list)),
+        ("drop", list[str], field(default_factory=list)),
+        ("match_gmacs", float | None, field(default=None)),
+        ("replan", bool, field(default=False)),
+        ("precision", str, field(default="auto")),
+        ("image_size", int, field(default="${data.image_size}")),
+        ("regime", regime, field(default_factory=regime)),
+        ("design", design, field(default_factory=design)),
+        ("study", study, field(default_factory=study)),
+    ]
+    base = schema_of(Settings)
+    return make_dataclass("Config", own, bases=(base,))
+
+
+@cache
+def register() -> None:
+    """Make known to Hydra what conf/config.yaml names: the schema, and the sweeper that runs studies."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=config_schema())
+    sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
+    store.store(group="hydra/sweeper", name="study", node=sweeper)
+    OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)
+
+
+def _gpus_per_run(device: str) -> int:
+    """For conf/launcher/ray.yaml, resolved when a study is launched: 1 where runs use a GPU, else 0."""
+    if device != "auto":
+        return int(device.startswith("cuda"))
+    import torch
+
+    return int(torch.cuda.is_available())
+
+
+def one_line(error: BaseException) -> str:
+    """Hydra's and OmegaConf's refusals on one line: the key and the options, without their object dumps."""
+    text = "\n".join(str(part) for part in (error, error.__cause__) if part).split("Config search path:")[0]
+    text, _, options = text.partition("Available options in ")
+    noise = ("object_type=", "reference_type=", "Set the env")
+    kept = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(noise)]
+    group, *names = [line.strip() for line in options.splitlines() if line.strip()] or [""]
+    kept += [f"available in {group} {', '.join(names)}"] if names else []
+    return "; ".join(dict.fromkeys(kept)).replace("full_key: ", "key: ")
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn Hydra's and OmegaConf's refusals into ConfigErrors of one line."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        for launcher, extra in EXTRAS.items():
+            if f"hydra/launcher/{launcher}" in str(error):
+                raise MissingExtraError(f"launcher={extra} is not installed: pip install -e '.[{extra}]'") from None
+        raise ConfigError(one_line(error)) from None
+
+
+def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The config of conf/ under Hydra overrides, as plain containers: what `compose.settings_from` takes.
+
+    Raises:
+        ConfigError: an unknown key or group, or a value of a wrong type.
+    """
+    register()
+    running = GlobalHydra.instance().is_initialized()  # inside run.py: its config folders are in force
+    with refusals(), nullcontext() if running else initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        config: Any = OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True)
+    plain: dict[str, Any] = config
+    return plain

@@ -1,0 +1,244 @@
+"""Everything a run is asked for, as frozen dataclasses that check their own values.
+
+These classes are the schema of `conf/`: `experiments.config.schema` derives Hydra's structured config from their
+fields, so that a key exists exactly when a field here does. A `Settings` is fully resolved: its design is final,
+`recipe.without` is applied, `auto` values are decided. Imports neither torch nor hydra.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from experiments.config.fields import RESOLVED, Choice, Each, Pattern, Range, check_fields, resolved, ruled
+from experiments.errors import ConfigError
+from roadmap.design import INITS, STEM_STRIDES, Design
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "steps", "constant")
+CROPS = ("resized", "shift", "none")
+INTERPOLATIONS = ("bicubic", "bilinear")
+PRECISIONS = ("fp32", "bf16", "fp16")
+READERS = ("digits", "idx", "cifar", "folder", "synthetic")
+LOGGERS = ("local", "wandb", "tensorboard")
+COMPILE_MODES = ("none", "blocks", "model")
+
+SHARE = Range(0, 1)
+BELOW_ONE = Range(0, 1, open_high=True)
+COUNT = Range(1, 10**9)
+NAME = Pattern(r"[A-Za-z0-9_.-]+", "a name of letters, digits, '_', '.' and '-'", ("mine", "other-1"))
+RANDAUGMENT = Pattern(
+    r"rand-m([0-9]|10)(\.\d+)?(-n[1-9]\d?)?(-mstd\d+(\.\d+)?)?(-inc[01])?",
+    "timm's notation: rand-m<0-10>[-n<layers>][-mstd<spread>][-inc<0 or 1>], or null",
+    ("rand-m9-mstd0.5-inc1", "rand-m5-n2", "rand-m7-inc1"),
+)
+DEVICE = Pattern(r"auto|cpu|cuda(:\d+)?", "one of: auto, cpu, cuda, cuda:<index>", ("auto", "cpu"))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained (paper, Table 5; torchvision's 90-epoch recipe). Off values: 0, None or "none"."""
+
+    name: str = ruled("enhanced", NAME)
+    # optimisation
+    epochs: int = ruled(300, Range(1, 100_000))
+    optimizer: str = ruled("adamw", Choice(OPTIMIZERS))
+    lr: float | None = ruled(None, Range(0, 1000, open_low=True))  # peak rate; None: base_lr * batch.size / lr_batch
+    base_lr: float = ruled(4e-3, Range(0, 1000, open_low=True))  # peak rate at an effective batch of `lr_batch`
+    lr_batch: int = ruled(4096, COUNT)
+    betas: tuple[float, ...] = ruled((0.9, 0.999), Each(BELOW_ONE, 2))  # adamw
+    momentum: float = ruled(0.9, BELOW_ONE)  # sgd
+    weight_decay: float = ruled(0.05, Range(0, 10))
+    decay_all: bool = False  # True: also biases, norms and layer scale
+    schedule: str = ruled("cosine", Choice(SCHEDULES))  # applied per step
+    warmup_epochs: float = ruled(20.0, Range(0, 100_000))  # linear from 0, per step
+    min_lr: float = ruled(1e-6, Range(0, 1000))  # cosine's end
+    decay_every: int = ruled(30, Range(1, 100_000))  # epochs between two drops of `steps`
+    decay_factor: float = ruled(0.1, Range(0, 1, open_low=True))
+    clip_grad: float | None = ruled(None, Range(0, 1e6, open_low=True))  # largest gradient norm
+    ema: float | None = ruled(None, Range(0, 1, open_low=True, open_high=True))  # decay of averaged weights: 0.9999
+    # regularisation
+    label_smoothing: float = ruled(0.1, BELOW_ONE)
+    mixup: float = ruled(0.8, Range(0, 100))  # alpha of the beta distribution
+    cutmix: float = ruled(1.0, Range(0, 100))
+    mixup_switch: float = ruled(0.5, SHARE)  # probability of cutmix where both are on
+    randaugment: str | None = ruled("rand-m9-mstd0.5-inc1", RANDAUGMENT)
+    erasing: float = ruled(0.25, SHARE)  # probability, pixel noise
+    drop_path: float = ruled(0.1, BELOW_ONE)
+    layer_scale: float | None = ruled(1e-6, Range(0, 10))
+    init: str = ruled("trunc_normal", Choice(INITS))
+    # images
+    crop: str = ruled("resized", Choice(CROPS))  # random resized crop, shift by up to `crop_pad` pixels, centre only
+    crop_scale: tuple[float, ...] = ruled((0.08, 1.0), Each(Range(0, 1, open_low=True), 2, rising=True))
+    crop_pad: int = ruled(4, Range(1, 1024))
+    flip: float = ruled(0.5, SHARE)  # probability of a horizontal flip
+    interpolation: str = ruled("bicubic", Choice(INTERPOLATIONS))
+    eval_crop: float = ruled(
+        0.875, Range(0, 1, open_low=True)
+    )  # side of the centre crop over the resized side: 224/256
+    without: tuple[str, ...] = ()  # names of experiments.config.techniques.TECHNIQUES that are switched off
+
+    def __post_init__(self) -> None:
+        check_fields(self, "recipe.")
+        if self.warmup_epochs > self.epochs:
+            raise ConfigError(
+                f"recipe.warmup_epochs={self.warmup_epochs:g} must be at most recipe.epochs={self.epochs}"
+            )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of the recipe is paid for; the values are in `conf/overlay/<budget>_<recipe>.yaml`."""
+
+    name: str = ruled("demo", NAME)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "budget.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`size` images make an optimizer step; `micro` images are one forward pass, the unit of BatchNorm and mixup."""
+
+    size: int = ruled(4096, Range(1, 2**20))
+    micro: int = ruled(128, Range(1, 2**20))
+
+    def __post_init__(self) -> None:
+        check_fields(self, "batch.")
+        self.accumulation(1)
+
+    def accumulation(self, world_size: int) -> int:
+        """Micro-batches that each of `world_size` ranks computes per optimizer step.
+
+        Raises:
+            ConfigError: `size` is not a multiple of micro * world_size; the message names the nearest sizes that are.
+        """
+        unit = self.micro * world_size
+        if self.size % unit:
+            below, above = self.size // unit * unit, (self.size // unit + 1) * unit
+            nearest = f"{below} or {above}" if below else str(above)
+            ranks = f" x {world_size} processes" if world_size > 1 else ""
+            raise ConfigError(
+                f"batch.size={self.size} is no multiple of batch.micro={self.micro}{ranks}; use {nearest}"
+            )
+        return self.size // unit
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: how to read it and what it must look like. `root` is recorded, not hashed."""
+
+    name: str = ruled("digits", NAME)
+    reader: str = ruled("digits", Choice(READERS))
+    root: str | None = None
+    download: bool = False
+    classes: int | None = ruled(10, Range(2, 10**6))  # None: as many as there are class folders
+    channels: int = ruled(3, Range(1, 64))
+    image_size: int = ruled(32, Range(8, 4096))  # default side of the square network input, pixels
+    stem_stride: int = ruled(4, Choice(STEM_STRIDES))  # what the design's stem gets unless typed
+    mean: tuple[float, ...] = ruled((0.5, 0.5, 0.5), Each(Range(-10, 10)))
+    std: tuple[float, ...] = ruled((0.5, 0.5, 0.5), Each(Range(0, 10, open_low=True)))
+    train_images: int | None = ruled(None, COUNT)  # a fixed, stratified subset of the training images; None: all
+    eval_images: int | None = ruled(None, COUNT)  # likewise of the evaluation images
+    holdout: float = ruled(0.0, Range(0, 0.5))  # share of the training images that replaces the test set (tuning)
+    damaged_share: float = ruled(0.001, SHARE)  # more unreadable images than this stop the run
+    checksum: str | None = resolved(None)  # filled in when the data is opened; part of the run's identity
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data.")
+        for key in ("mean", "std"):
+            if len(getattr(self, key)) != self.channels:
+                values = list(getattr(self, key))
+                raise ConfigError(
+                    f"data.{key}={values} must hold one number per channel (data.channels={self.channels})"
+                )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """When state is saved besides the end of every epoch."""
+
+    every_steps: int | None = ruled(None, COUNT)
+    background: bool = True  # copy, then write in a thread
+
+    def __post_init__(self) -> None:
+        check_fields(self, "checkpoint.")
+
+
+@dataclass(frozen=True)
+class Logger:
+    """Mirrors of the local record, which is always written."""
+
+    name: str = ruled("local", Choice(LOGGERS))
+    project: str = ruled("convnext-roadmap", NAME)
+    entity: str | None = ruled(None, NAME)
+    mode: str = ruled("offline", Choice(("online", "offline", "disabled")))  # wandb
+    log_every: int = ruled(50, COUNT)  # optimizer steps between two looks at the running loss
+
+    def __post_init__(self) -> None:
+        check_fields(self, "logger.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run, fully resolved: first what identifies it, then what changes how it runs but not what it computes."""
+
+    design: Design = field(metadata=RESOLVED)
+    regime: str = field(metadata=RESOLVED)
+    recipe: Recipe
+    budget: Budget
+    batch: Batch
+    data: Data
+    seed: int = ruled(0, Range(0, 2**32 - 1))
+    image_size: int = ruled(32, Range(8, 4096))
+    precision: str = ruled("fp32", Choice(PRECISIONS))
+    step: str | None = resolved(None)  # the ladder step this run is at; None off the ladder
+    changes: tuple[str, ...] = resolved(())  # network changes, ladder order
+    label: str = resolved("")  # the step, or a canonical name of the set
+    study: str | None = resolved(None)  # the study that asked for it first
+    lr: float = resolved(0.0)  # peak learning rate after scaling to batch.size
+
+    runs_dir: str = "runs"
+    rerun: bool = False
+    retry_failed: bool = False
+    deterministic: bool = False
+    compile: str = ruled("none", Choice(COMPILE_MODES))
+    grad_checkpointing: bool = False
+    device: str = ruled("auto", DEVICE)
+    threads: int | None = ruled(None, Range(1, 1024))
+    workers: int = ruled(2, Range(0, 256))
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    logger: Logger = field(default_factory=Logger)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.batch.micro % 2 and (self.recipe.mixup or self.recipe.cutmix):
+            raise ConfigError(f"batch.micro={self.batch.micro} must be even: mixup and cutmix mix images in pairs")
+
+    def replace(self, **changes: Any) -> "Settings":
+        """A copy with some fields replaced."""
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """Settings from plain nested values (`dataclasses.asdict`, JSON); what is left out takes its default.
+
+        Raises:
+            ConfigError: an unknown key, or a value that is not allowed.
+            DesignError: likewise in the design.
+        """
+        parts = {item.name: item.type for item in dataclasses.fields(cls) if dataclasses.is_dataclass(item.type)}
+        try:
+            nested = {key: cast(Any, part)(**values[key]) for key, part in parts.items() if key in values}
+            return cls(**{**values, **nested})
+        except TypeError as error:
+            raise ConfigError(f"not the settings of a run: {error}") from None
+
+
+# Keys that change how a run is computed, not what: they are recorded, but no part of its identity.
+MACHINE_KEYS = (
+    *("runs_dir", "rerun", "retry_failed", "deterministic", "compile", "grad_checkpointing", "device", "threads"),
+    *("workers", "checkpoint", "logger", "data.root", "data.download", "data.damaged_share"),
+    *(f"checkpoint.{item.name}" for item in dataclasses.fields(Checkpoint)),
+    *(f"logger.{item.name}" for item in dataclasses.fields(Logger)),
+)

@@ -1,0 +1,81 @@
+"""From settings to an open data set. Imports torch only when a data set is opened."""
+
+import dataclasses
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+from experiments.config.settings import Data, Settings
+from experiments.data.readers import cifar, digits, folder, idx, synthetic
+from experiments.data.source import DataSource, steps_per_epoch
+from experiments.data.splits import ImageArrays, ImageFiles, Splits, chosen_images
+from experiments.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Reader(Protocol):
+    """What a module in experiments.data.readers offers."""
+
+    def read(self, data: Data, image_size: int) -> Splits:
+        """The images, before subsets are taken."""
+        ...
+
+    def checksum(self, data: Data) -> str:
+        """A hash of their content."""
+        ...
+
+
+_READERS: dict[str, Reader] = {"digits": digits, "idx": idx, "cifar": cifar, "folder": folder, "synthetic": synthetic}
+
+
+def checksum_of(data: Data) -> str:
+    """32 hex digits that stand for the data's content; DataError where it is missing. Imports no torch."""
+    return _READERS[data.reader].checksum(data)
+
+
+def evaluation_size(settings: Settings) -> int:
+    """How many images a run is scored on; reads the set or lists its files. DataError where it is missing."""
+    data = settings.data
+    return len(_images(dataclasses.replace(data, checksum=checksum_of(data)), settings.image_size).evaluation)
+
+
+@lru_cache(maxsize=1)  # the runs of a study, one after the other in one process, share what is read
+def _images(data: Data, image_size: int) -> Splits:
+    """The images of a set; `data.checksum` says which content they have."""
+    return chosen_images(_READERS[data.reader].read(data, image_size), data)
+
+
+def open_data(settings: Settings, *, device: "torch.device | str", rank: int = 0, world_size: int = 1) -> DataSource:
+    """Read a data set, or list its files, and make it ready for training on `device`.
+
+    Every rank holds the whole set: `train` and `evaluate` are told which share is theirs.
+    Raises DataError where files are missing, damaged or of another shape than configured, ConfigError where the
+    settings contradict each other or an epoch would have no step.
+    """
+    import torch
+
+    data = settings.data
+    if data.channels not in (1, 3):
+        raise ConfigError(f"data.channels={data.channels} must be 1 or 3: images are grey or coloured")
+    checksum = checksum_of(data)
+    splits = _images(dataclasses.replace(data, checksum=checksum), settings.image_size)
+    steps_per_epoch(len(splits.train), settings.batch.size)
+    if data.classes is not None and len(splits.class_names) != data.classes:
+        raise DataError(f"data={data.name} has {len(splits.class_names)} classes, but data.classes={data.classes}")
+    device = torch.device(device)
+    if isinstance(splits.train, ImageFiles):
+        from experiments.data.from_files import FileSource
+
+        return FileSource(settings, splits, checksum, device)
+    from experiments.data.in_memory import InMemorySource
+
+    _check_channels(splits.train, data)
+    return InMemorySource(settings, splits, checksum, device)
+
+
+def _check_channels(images: ImageArrays, data: Data) -> None:
+    """Grey images are shown in as many channels as asked for; colour is not thrown away."""
+    found = images.pixels.shape[3]
+    if found not in (1, data.channels):
+        raise DataError(f"data={data.name} has images of {found} channels, but data.channels={data.channels}")

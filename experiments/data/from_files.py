@@ -1,0 +1,149 @@
+"""Large data sets: files decoded by worker processes in chunks, augmented in micro batches on the training device."""
+
+import atexit
+import logging
+import multiprocessing
+import weakref
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from experiments.config.settings import Settings
+from experiments.data.augment.normalise import Augmenter, Normaliser
+from experiments.data.in_memory import keep_freed_memory
+from experiments.data.source import MicroBatch, evaluation_batches, sample_batches
+from experiments.data.splits import ImageFiles, Splits
+from experiments.data.worker import ChunkDataset, ChunkSampler, LoadedChunk, chunks_of, start_worker
+from experiments.errors import DataError
+from experiments.runtime.device import one_thread
+
+PREFETCHED = 6  # chunks per worker that are loaded ahead
+log = logging.getLogger(__name__)
+
+
+class FileSource:
+    """A DataSource over files; see experiments.data.source for what the methods promise. One pass at a time."""
+
+    def __init__(self, settings: Settings, splits: Splits, checksum: str, device: torch.device) -> None:
+        if device.type == "cpu":
+            keep_freed_memory()
+        assert isinstance(splits.train, ImageFiles) and isinstance(splits.evaluation, ImageFiles)
+        self._settings, self._device, self.checksum = settings, device, checksum
+        # a GPU augments whole batches; on a CPU the workers do
+        augment, by_workers = Augmenter(settings), device.type == "cpu"
+        self._augment = None if by_workers else augment
+        self._normaliser = Normaliser(settings, device)
+        self.class_names = splits.class_names
+        self.num_classes, self.in_chans = len(splits.class_names), settings.data.channels
+        self.train_size, self.eval_size = len(splits.train), len(splits.evaluation)
+        self._labels = (torch.from_numpy(splits.train.labels), torch.from_numpy(splits.evaluation.labels))
+        self._orders = ChunkSampler()
+        self._may_end = multiprocessing.Event()  # until it is set, workers ignore SIGTERM
+        # multiprocessing sends SIGTERM at exit and then waits for the workers, as torch does for a lost loader
+        weakref.finalize(self, self._may_end.set)
+        atexit.register(self._may_end.set)
+        self._loader: DataLoader[LoadedChunk] | None = DataLoader(
+            ChunkDataset(settings, splits.train, splits.evaluation, augment if by_workers else None),
+            batch_size=None,  # a chunk is a whole item
+            sampler=self._orders,
+            num_workers=settings.workers,
+            worker_init_fn=partial(start_worker, self._may_end),
+            persistent_workers=settings.workers > 0,
+            prefetch_factor=PREFETCHED if settings.workers else None,
+            pin_memory=device.type == "cuda",
+        )
+        self._pass = 0
+        self._loaded: Any = None  # what the loader's workers deliver in this pass
+        self._damaged: tuple[dict[str, str], dict[str, str]] = ({}, {})  # training and evaluation: name -> reason
+
+    @property
+    def damaged(self) -> int:
+        """How many unreadable images were met so far."""
+        return sum(map(len, self._damaged))
+
+    def train(self, epoch: int, steps: range, micro: range) -> Iterator[MicroBatch]:
+        """Micro batches of the given steps. Workers begin at the call, before the first batch is asked for."""
+        batch = self._settings.batch
+        queue = list(sample_batches(self._settings.seed, epoch, self.train_size, batch.size, batch.micro, steps, micro))
+        batches = self._start(epoch, [item.samples for item in queue])
+        return (
+            MicroBatch(self._finished(parts, epoch, item.samples), self._labels_of(0, item.samples), *item[:2])
+            for item, parts in zip(queue, batches, strict=True)
+        )
+
+    def evaluate(self, rank: int = 0, world_size: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Centre crops of this rank's evaluation images, with their labels."""
+        blocks = evaluation_batches(self.eval_size, self._settings.batch.micro, rank, world_size)
+        batches = self._start(None, blocks)
+        return (
+            (self._finished(parts, None, samples), self._labels_of(1, samples))
+            for samples, parts in zip(blocks, batches, strict=True)
+        )
+
+    def _start(self, epoch: int | None, batches: list[np.ndarray]) -> Iterator[Iterator[Tensor]]:
+        """Give the workers their orders; returns the parts of each batch, uint8 (b, C, S, S) on the device."""
+        if self._loader is None:
+            raise RuntimeError("the data source is closed")
+        self._pass += 1
+        settings, split = self._settings, 0 if epoch is not None else 1
+        chunks = [chunks_of(epoch, samples, settings.image_size, settings.workers) for samples in batches]
+        self._orders.chunks = [chunk for batch in chunks for chunk in batch]
+        loaded = self._loaded = iter(self._loader)
+        current = self._pass
+        return (self._parts(current, loaded, len(batch), split) for batch in chunks)
+
+    def _parts(self, current: int, loaded: Any, count: int, split: int) -> Iterator[Tensor]:
+        for _ in range(count):
+            if current != self._pass:
+                raise RuntimeError("another pass over the data has begun")
+            chunk = next(loaded)
+            self._note(chunk, split)
+            yield chunk.images.to(self._device, non_blocking=True)
+
+    @torch.no_grad()
+    @one_thread()
+    def _finished(self, parts: Iterator[Tensor], epoch: int | None, samples: np.ndarray) -> Tensor:
+        """A batch as the network sees it: on a CPU each part as it comes, on a GPU all at once."""
+        whole: Iterable[Tensor] = parts if self._device.type == "cpu" else [torch.cat(list(parts))]
+        if epoch is None:
+            return self._normaliser.normalise(whole, len(samples))
+        if self._augment is not None:
+            whole = [self._augment(images, epoch, samples) for images in whole]
+        return self._normaliser.train(whole, epoch, samples)
+
+    def _labels_of(self, split: int, samples: np.ndarray) -> Tensor:
+        labels = self._labels[split][torch.from_numpy(samples)]
+        if self._device.type == "cuda":
+            labels = labels.pin_memory()
+        return labels.to(self._device, non_blocking=True)
+
+    def _note(self, chunk: LoadedChunk, split: int) -> None:
+        """Log each unreadable file once; DataError when they are too many."""
+        damaged, images = self._damaged[split], (self.train_size, self.eval_size)[split]
+        for name, reason in chunk.damaged:
+            if name not in damaged:
+                damaged[name] = reason
+                log.warning("unreadable image %s (%s); another one of its class takes its place", name, reason)
+        share = self._settings.data.damaged_share
+        if damaged and len(damaged) > share * images:
+            name, reason = next(iter(damaged.items()))
+            raise DataError(
+                f"{len(damaged)} of {images} images are unreadable, more than data.damaged_share={share} allows;"
+                f" the first is {name} ({reason})"
+            )
+        if chunk.hopeless is not None:
+            raise DataError(f"{chunk.hopeless} and the images of its class that could replace it are all unreadable")
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._pass += 1
+        self._may_end.set()
+        atexit.unregister(self._may_end.set)
+        if self._settings.workers and self._loaded is not None:
+            self._loaded._shutdown_workers()  # the loader has no public way; otherwise they live as long as any pass
+        self._loader = self._loaded = None

@@ -1,0 +1,138 @@
+"""What a worker process does: load a chunk, a few images of one pass, and say which files were unreadable."""
+
+import gc
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.synchronize import Event
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.config.settings import Settings
+from experiments.data.augment.crops import centre_crops, draw_crops, evaluation_side, training_crops
+from experiments.data.augment.normalise import Augmenter
+from experiments.data.decode import UnreadableImage, View, load_crops
+from experiments.data.in_memory import keep_freed_memory
+from experiments.data.splits import ImageFiles
+from experiments.randomness import derive
+
+# of a chunk: enough that a worker's batched operations pay, and little enough that what they need stays in a cache
+MOST_IMAGES, MOST_PIXELS = 32, 2**19
+REPLACEMENTS = 32  # images of the same class that are tried in place of an unreadable one
+
+
+class Chunk(NamedTuple):
+    """An order to a worker: the images `samples` of the training set in an epoch, or (None) of the evaluation set."""
+
+    epoch: int | None
+    samples: np.ndarray
+
+
+class LoadedChunk(NamedTuple):
+    """What comes back: 8-bit images, and (name, reason) of every file that could not be read."""
+
+    images: Tensor  # uint8 (B, C, S, S)
+    damaged: list[tuple[str, str]]
+    hopeless: str | None  # the name of an image that could not be replaced either
+
+
+class ChunkDataset(torch.utils.data.Dataset[LoadedChunk]):
+    """Maps a Chunk to its LoadedChunk images; a function of nothing else, so that any worker may do it.
+
+    `augment` applies RandAugment too: to a chunk of the training set, where no GPU does it better.
+    """
+
+    def __init__(
+        self, settings: Settings, train: ImageFiles, evaluation: ImageFiles, augment: Augmenter | None = None
+    ) -> None:
+        self.settings, self.train, self.evaluation, self.augment = settings, train, evaluation, augment
+
+    def __getitem__(self, chunk: Chunk) -> LoadedChunk:
+        data, size = self.settings.data, self.settings.image_size
+        images = torch.empty(len(chunk.samples), data.channels, size, size, dtype=torch.uint8)
+        files = self.train if chunk.epoch is not None else self.evaluation
+        damaged: list[tuple[str, str]] = []
+        for position, image in enumerate(self._load(files, chunk.samples, chunk)):
+            if isinstance(image, UnreadableImage):
+                only = chunk._replace(samples=chunk.samples[position : position + 1])
+                name = files.names[only.samples[0]]
+                damaged.append((name, str(image)))
+                replacement = self._replacement(files, only, damaged)
+                if replacement is None:
+                    return LoadedChunk(images, damaged, name)
+                image = replacement
+            images[position] = image
+        if chunk.epoch is not None and self.augment is not None:
+            images = self.augment(images, chunk.epoch, chunk.samples)
+        return LoadedChunk(images, damaged, None)
+
+    def _load(self, files: ImageFiles, candidates: np.ndarray, chunk: Chunk) -> list[Tensor | UnreadableImage]:
+        """The files `candidates`, cut out as is due to the chunk's images, however many or few these are."""
+        settings = self.settings
+        paths = [files.root / files.names[candidate] for candidate in candidates]
+        how = (settings.image_size, settings.data.channels, settings.recipe.interpolation)
+        return load_crops(paths, self._view(chunk), *how)
+
+    def _view(self, chunk: Chunk) -> View:
+        """Which part to show of each of the chunk's images, once their sizes are known."""
+        settings, size = self.settings, self.settings.image_size
+        if chunk.epoch is None:
+            return partial(centre_crops, size, evaluation_side(size, settings.recipe.eval_crop))
+        drawn = draw_crops(settings.recipe, (settings.seed, chunk.epoch), chunk.samples)
+        return partial(training_crops, settings.recipe, size, drawn)
+
+    def _replacement(self, files: ImageFiles, only: Chunk, damaged: list[tuple[str, str]]) -> Tensor | None:
+        """The first readable one of other images of the same class as the chunk's only one."""
+        for candidate in self._candidates(files, int(only.samples[0])):
+            image = self._load(files, np.array([candidate]), only)[0]
+            if not isinstance(image, UnreadableImage):
+                return image
+            damaged.append((files.names[candidate], str(image)))
+        return None
+
+    @staticmethod
+    def _candidates(files: ImageFiles, sample: int) -> Iterator[int]:
+        """Images that may replace one, in an order that depends on nothing else."""
+        members = np.flatnonzero(files.labels == files.labels[sample])
+        for attempt in range(REPLACEMENTS):
+            yield int(members[derive("replacement", sample, attempt) % len(members)])
+
+
+@dataclass
+class ChunkSampler:
+    """The chunks of the current pass, as a sampler for a DataLoader that lives longer than one pass."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(self.chunks)
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+
+def start_worker(may_end: Event, _: int) -> None:
+    """Leave signals to the parent, which decides when to stop; a worker whose parent is gone ends by itself.
+
+    A scheduler's SIGTERM reaches every process of a job: workers ignore it until the parent has set `may_end`.
+    """
+
+    def terminated(_signal: int, _frame: object) -> None:
+        if may_end.is_set():
+            os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, terminated)
+    gc.freeze()  # to look for garbage in what the parent made would copy all of it
+    keep_freed_memory()
+
+
+def chunks_of(epoch: int | None, samples: np.ndarray, image_size: int, workers: int) -> list[Chunk]:
+    """The chunks of a batch, of which every worker gets its share."""
+    size = max(1, min(MOST_IMAGES, MOST_PIXELS // image_size**2, -(-len(samples) // max(1, workers))))
+    return [Chunk(epoch, samples[start : start + size]) for start in range(0, len(samples), size)]

@@ -1,0 +1,1 @@
+"""The process that a run lives in: device, ranks, signals, imports."""

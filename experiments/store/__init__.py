@@ -1,0 +1,1 @@
+"""What lies on disk and survives a kill: atomic files, checkpoints, a run's directory, its lock, its sealed record."""

@@ -1,0 +1,97 @@
+"""Parameter groups, optimizers, and the learning rate of every step as a pure function: nothing to save or restore."""
+
+import inspect
+import math
+from typing import TypeVar, cast
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from experiments.config.settings import Recipe
+
+Kind = TypeVar("Kind", bound=Optimizer)
+GUARDED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # against being compiled
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
+    """The trainable parameters as one group that weight decay reaches and one that it does not.
+
+    Biases, norm weights and layer scale are the parameters with one dimension; they go without decay unless
+    `recipe.decay_all` (paper, Appendix A.1, against torchvision's recipe).
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in parameters if recipe.decay_all or parameter.ndim > 1]
+    free = [parameter for parameter in parameters if not (recipe.decay_all or parameter.ndim > 1)]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _adamw(groups: list[dict], recipe: Recipe, peak: float) -> torch.optim.Optimizer:
+    first, second = recipe.betas
+    return _spared(torch.optim.AdamW)(groups, lr=peak, betas=(first, second), fused=True)
+
+
+def _sgd(groups: list[dict], recipe: Recipe, peak: float) -> torch.optim.Optimizer:
+    return _spared(torch.optim.SGD)(groups, lr=peak, momentum=recipe.momentum, fused=True)
+
+
+_OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd}
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe, peak: float) -> torch.optim.Optimizer:
+    """The recipe's optimizer in its fused form, which skips an overflowed fp16 step without asking the host."""
+    return _OPTIMIZERS[recipe.optimizer](parameter_groups(model, recipe), recipe, peak)
+
+
+def _spared(kind: type[Kind]) -> type[Kind]:
+    """The same optimizer, which does not import torch's compiler: a second and more of every start.
+
+    torch's optimizers import it only to tell it to leave them alone, in `step` and in the methods of GUARDED, unless
+    these find the answer on the function. We compile networks, never an optimizer. Where torch does it in another way,
+    this changes nothing.
+    """
+    for name in GUARDED:
+        method = getattr(getattr(Optimizer, name), "__wrapped__", None)
+        if method is not None and not hasattr(method, "__dynamo_disable"):
+            setattr(method, "__dynamo_disable", method)
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    return cast(type[Kind], type(kind.__name__, (kind,), {"step": step}))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every parameter group the rate of the coming step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def learning_rate(recipe: Recipe, peak: float, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of optimizer step `step` (counted from 0 over the whole run).
+
+    Warm-up is linear from 0 and reaches `peak` after `warmup_epochs`; then `cosine` falls to `min_lr` at the end of the
+    run, `steps` multiplies by `decay_factor` every `decay_every` epochs (counted from the start of the run) and
+    `constant` stays (paper, Table 5; torchvision's 90-epoch recipe).
+    """
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return peak * step / warmup
+    return _AFTER_WARMUP[recipe.schedule](recipe, peak, step, warmup, steps_per_epoch)
+
+
+def _cosine(recipe: Recipe, peak: float, step: int, warmup: int, steps_per_epoch: int) -> float:
+    share = (step - warmup) / max(1, recipe.epochs * steps_per_epoch - warmup)
+    return recipe.min_lr + 0.5 * (peak - recipe.min_lr) * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def _steps(recipe: Recipe, peak: float, step: int, warmup: int, steps_per_epoch: int) -> float:
+    return peak * recipe.decay_factor ** (step // steps_per_epoch // recipe.decay_every)
+
+
+def _constant(recipe: Recipe, peak: float, step: int, warmup: int, steps_per_epoch: int) -> float:
+    return peak
+
+
+_AFTER_WARMUP = {"cosine": _cosine, "steps": _steps, "constant": _constant}

@@ -1,0 +1,201 @@
+"""One run from start to sealed record. Reads top to bottom: rendezvous, record, data, network, resume, epochs, seal."""
+
+import dataclasses
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from experiments.config.identity import identity, run_id
+from experiments.config.settings import Settings
+from experiments.data import DataSource, checksum_of, open_data
+from experiments.errors import DivergedError, InterruptedRun, StorageError
+from experiments.randomness import derive
+from experiments.runtime.device import compile_network, gradient_scaler, pick_device, process_switches
+from experiments.runtime.distributed import Ranks, detected, ranks_of
+from experiments.runtime.signals import StopFlag
+from experiments.store.checkpoint import Checkpoints, Loaded, save_weights, size_limit
+from experiments.store.lock import claim
+from experiments.store.result import read_result
+from experiments.store.run_dir import RunDir
+from experiments.training.batches import BatchLayout
+from experiments.training.ema import Ema
+from experiments.training.loggers import Mirrors
+from experiments.training.loop import Job, LossLog, NonFiniteError, run_epoch
+from experiments.training.mixing import Mixing
+from experiments.training.optim import build_optimizer
+from experiments.training.progress import Reporter
+from experiments.training.state import TrainState
+from experiments.training.summary import compose_result
+from roadmap import build
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Train what `settings` ask for, or finish what an earlier call began; returns the sealed record.
+
+    A finished run is not trained again. Under torchrun or SLURM every process calls this with the same settings.
+
+    Raises:
+        ConfigError, DataError, StorageError, ClaimedError, MissingExtraError: see experiments.errors.
+        InterruptedRun: a signal stopped it; there is a checkpoint.
+        DivergedError: the loss stopped being finite; the record is sealed and says so.
+    """
+    rendezvous = detected()
+    device = pick_device(settings.device, rendezvous.local_rank)
+    with process_switches(settings, device), ranks_of(rendezvous, device) as ranks, ExitStack() as stack:
+        # ---- the record
+        checksum = ranks.on_main(lambda: checksum_of(settings.data))
+        settings = settings.replace(data=dataclasses.replace(settings.data, checksum=checksum))
+        run_dir = RunDir.locate(settings)
+        sealed = ranks.on_main(lambda: _take(run_dir, settings, device, stack))
+        if sealed is not None:
+            return _repeat(sealed, run_dir, ranks)
+        # ---- the work
+        try:
+            return _work(settings, ranks, device, run_dir, stack)
+        except (InterruptedRun, DivergedError):
+            raise
+        except Exception as error:
+            if ranks.main:
+                run_dir.fail(error)
+            raise
+
+
+def _take(run_dir: RunDir, settings: Settings, device: torch.device, stack: ExitStack) -> dict[str, Any] | None:
+    """The sealed record if there is one; else claim the directory until `stack` closes and begin."""
+    if not settings.rerun and run_dir.state() in ("finished", "diverged"):
+        return read_result(run_dir.result)
+    stack.enter_context(claim(run_dir.path))
+    if settings.rerun:
+        run_dir.clear()
+    run_dir.start(settings, device=str(device), torch=torch.__version__, threads=torch.get_num_threads())
+    return None
+
+
+def _repeat(sealed: dict[str, Any], run_dir: RunDir, ranks: Ranks) -> dict[str, Any]:
+    """Report a run that is sealed already."""
+    if sealed["status"] == "diverged":
+        raise DivergedError(f"{run_dir.path} diverged at step {sealed['diverged']['step']}; rerun=true starts it over")
+    if ranks.main:
+        Reporter.line(f"{run_dir.path} is finished: top1 {sealed['top1']:.2f}; rerun=true starts it over")
+    return sealed
+
+
+def _work(settings: Settings, ranks: Ranks, device: torch.device, run_dir: RunDir, stack: ExitStack) -> dict[str, Any]:
+    """Train, evaluate and seal; everything opened here is closed by `stack`, also after an error."""
+    # ---- data
+    source = open_data(settings, device=device, rank=ranks.rank, world_size=ranks.world_size)
+    stack.callback(source.close)
+    layout = BatchLayout.of(settings, source.train_size, ranks.world_size)
+    # ---- network and everything that changes with it
+    state = build_state(settings, source, device)
+    network = ranks.wrap(state.model, device)
+    job = Job(
+        settings=settings,
+        ranks=ranks,
+        device=device,
+        source=source,
+        layout=layout,
+        mixing=Mixing.of(settings.recipe, source.num_classes),
+        state=state,
+        network=network,
+        losses=LossLog(settings.logger.log_every, device),
+        run_dir=run_dir,
+        checkpoints=checkpoints_of(settings, run_dir, state),
+        stop=stack.enter_context(StopFlag()),
+        reporter=Reporter(layout, settings.recipe.epochs, enabled=ranks.main),
+    )
+    stack.callback(job.checkpoints.close)
+    # ---- resume
+    history = resume(job)
+    mirrors = Mirrors(settings, run_id(settings), identity(settings), run_dir.path, enabled=ranks.main)
+    stack.callback(mirrors.close)
+    mirrors.replay(history)
+    announce(job)
+    # ---- epochs
+    try:
+        with job.reporter:
+            while state.counters.epoch < settings.recipe.epochs:
+                mirrors.log(run_epoch(job))
+    except NonFiniteError as problem:
+        broken = problem
+        ranks.on_main(lambda: seal(job, broken))
+        raise DivergedError(f"{broken}: {run_dir.path} is sealed as diverged; its last good checkpoint stays") from None
+    # ---- seal
+    result: dict[str, Any] = ranks.on_main(lambda: seal(job))
+    return result
+
+
+def build_state(settings: Settings, source: DataSource, device: torch.device) -> TrainState:
+    """The network with its initial weights, a function of the seed, and what trains it."""
+    torch.manual_seed(derive("init", settings.seed))
+    model = build(settings.design, num_classes=source.num_classes, in_chans=source.in_chans)
+    model.to(device).to(memory_format=torch.channels_last)
+    model.set_grad_checkpointing(settings.grad_checkpointing)
+    ema = Ema(model, settings.recipe.ema) if settings.recipe.ema else None
+    compile_network(model, settings.compile)
+    optimizer = build_optimizer(model, settings.recipe, settings.lr)
+    return TrainState(model, optimizer, gradient_scaler(settings.precision, device), ema)
+
+
+def checkpoints_of(settings: Settings, run_dir: RunDir, state: TrainState) -> Checkpoints:
+    """Where the run's checkpoints are kept; files larger than this state could be are refused unread."""
+    limit = size_limit(state.networks().values())
+    return Checkpoints(run_dir.path, run_id(settings), background=settings.checkpoint.background, max_bytes=limit)
+
+
+def resume(job: Job) -> list[dict[str, Any]]:
+    """Continue from the newest checkpoint that verifies, if there is one; returns the metrics up to there."""
+    found: list[Loaded] = []
+
+    def load() -> dict[str, Any] | None:
+        found.extend(filter(None, [job.checkpoints.load()]))
+        return found[0].state if found else None
+
+    record = job.ranks.on_main(load)
+    history: list[dict[str, Any]] = []
+    if record is not None:
+        tensors = job.ranks.share_tensors(found[0].tensors if found else None)
+        try:
+            job.state.restore(tensors, record, job.ranks)
+            history = [dict(line) for line in record["history"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # whole, but written by something else
+            raise StorageError(
+                f"{job.run_dir.checkpoints}: the newest checkpoint is no state of this run ({error!r:.80}): remove it"
+            ) from None
+    job.ranks.on_main(lambda: job.run_dir.cut_back(history))
+    return history
+
+
+def announce(job: Job) -> None:
+    """Say what is about to be trained, with the batch arithmetic and the learning rate that follows."""
+    settings, recipe, layout = job.settings, job.settings.recipe, job.layout
+    job.reporter.say(
+        f"{settings.label} ({settings.regime}) on {settings.data.name}, seed {settings.seed} -> {job.run_dir.path}"
+    )
+    job.reporter.say(
+        f"{layout}; {layout.steps} steps per epoch, {recipe.epochs} epochs; peak learning rate {settings.lr:g}"
+        f" ({recipe.optimizer}, {recipe.schedule}, {recipe.warmup_epochs:g} warm-up epochs)"
+    )
+    job.reporter.say(
+        f"{settings.precision} on {job.device}, {torch.get_num_threads()} threads, compile={settings.compile}"
+    )
+    if job.step:
+        job.reporter.say(f"continues after step {job.step} of {recipe.epochs * layout.steps}")
+
+
+def seal(job: Job, error: NonFiniteError | None = None) -> dict[str, Any]:
+    """Write the final weights and the record (rank 0 only); with `error` the record of a diverged run."""
+    job.checkpoints.wait()
+    diverged = None
+    if error is None:
+        save_weights(job.run_dir.weights, job.state.model.state_dict())
+    else:
+        kept = sorted(path.name for path in job.run_dir.checkpoints.glob("step-*"))
+        diverged = {"step": error.step, "checkpoint": kept[-1] if kept else None}
+    counters = job.state.counters
+    counters.wall_seconds += time.monotonic() - job.started
+    result = compose_result(job.settings, job.source, job.device, job.run_dir.history(), counters, diverged)
+    job.run_dir.seal(result)
+    return result

@@ -1,0 +1,101 @@
+"""What a run leaves as its result: the fields of `result.json` (schema: experiments.store.result)."""
+
+import math
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.config.identity import config_id, run_id
+from experiments.config.settings import Settings
+from experiments.data import DataSource
+from experiments.store.run_dir import public
+from experiments.training.state import Counters
+from roadmap import complexity_of
+
+PACKAGES = ("convnext-roadmap", "torch", "torchvision", "timm", "numpy", "safetensors")
+CHANCE = 0.98  # a validation loss above this share of ln(classes) is no better than guessing
+
+
+def compose_result(
+    settings: Settings,
+    source: DataSource,
+    device: torch.device,
+    history: Sequence[dict[str, Any]],
+    counters: Counters,
+    diverged: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The record to seal, from the run's own metrics; `diverged` names the step and the last good checkpoint."""
+    asked = public(settings)
+    last = history[-1] if history else {"top1": None, "top1_ema": None, "loss": None}
+    cost = complexity_of(
+        settings.design, image_size=settings.image_size, num_classes=source.num_classes, in_chans=source.in_chans
+    )
+    paper = complexity_of(settings.design.replace(stem_stride=4), image_size=224, num_classes=1000)
+    warning = chance_warning(history, source.num_classes)
+    return {
+        "run_id": run_id(settings),
+        "config_id": config_id(settings),
+        **{key: asked[key] for key in ("step", "changes", "label", "study", "regime", "seed", "design")},
+        **{key: asked[key] for key in ("recipe", "budget", "batch", "data", "precision", "image_size")},
+        "eval_size": source.eval_size,
+        "epochs": len(history),
+        "top1": last["top1"],
+        "top1_best": max((line["top1"] for line in history), default=None),
+        "top1_ema": last["top1_ema"],
+        "loss": last["loss"],
+        "params": cost.params,
+        "gmacs": cost.gmacs,
+        "params_1k": paper.params,
+        "gmacs_224": paper.gmacs,
+        "images_per_second": counters.images / counters.train_seconds if counters.train_seconds else 0.0,
+        "wall_seconds": counters.wall_seconds,
+        "status": "diverged" if diverged else "finished",
+        "versions": versions(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "git": git_state(),
+        **({"diverged": diverged} if diverged else {}),
+        **({"damaged_images": source.damaged} if source.damaged else {}),
+        **({"warnings": [warning]} if warning else {}),
+    }
+
+
+def chance_warning(history: Sequence[dict[str, Any]], classes: int) -> str | None:
+    """One line when no epoch's validation loss was clearly below that of guessing, ln(classes)."""
+    if not history or min(line["loss"] for line in history) < CHANCE * math.log(classes):
+        return None
+    return f"the validation loss never left chance level (ln {classes} = {math.log(classes):.3f}): nothing was learned"
+
+
+def device_name(device: torch.device) -> str:
+    """The device's model where it has one, else its kind."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a result depends on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of this code and whether tracked files differ from it; nulls outside a repository."""
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,1 @@
+"""The network shown to people: as text, tables and block diagrams."""

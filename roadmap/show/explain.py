@@ -1,0 +1,265 @@
+"""What a step is and what its change does: config, op order, cost and receptive field, in words."""
+
+import dataclasses
+import textwrap
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+from itertools import zip_longest
+
+from roadmap import paper
+from roadmap.complexity import complexity_by_part, sum_of, walk
+from roadmap.design import FLAGS, Design
+from roadmap.plan import BlockPlan, Conv, plan_network
+from roadmap.resolve import design_for, label_of, set_of, step_at
+from roadmap.show.tables import describe
+from roadmap.steps import BY_NAME, step_named
+
+SECTIONS = {
+    "training techniques": "2.1",
+    "macro design": "2.2",
+    "ResNeXt-ify": "2.3",
+    "inverted bottleneck": "2.4",
+    "large kernel": "2.5",
+    "micro design": "2.6",
+}
+BLOCK_ROLES = ("pw_in", "spatial", "pw_out", "shortcut")
+MARKS = {"equal": " ", "replace": "*", "delete": "-", "insert": "+"}  # of a line that the change touches
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two designs side by side; without a parent, the first step stands on both sides."""
+
+    title: str
+    against: str
+    before: Design
+    after: Design
+
+    @property
+    def alone(self) -> bool:
+        """True for the first step, which has nothing to be compared with."""
+        return not self.against
+
+
+def compare(step: str, regime: str = "tiny", add: Iterable[str] = (), drop: Iterable[str] = ()) -> Comparison:
+    """A step beside its parent, or with `add` or `drop` the altered set beside the step itself.
+
+    Raises:
+        DesignError: an unknown name, or a set that cannot be.
+    """
+    here = step_named(step)
+    changes = set_of(step, add, drop)
+    altered = changes != here.changes
+    against = here.name if altered else here.parent or ""
+    return Comparison(
+        title=label_of(changes) if altered else here.name,
+        against=against,
+        before=design_for(against or here.name, regime),
+        after=design_for(changes, regime),
+    )
+
+
+def explain(
+    step: str,
+    regime: str = "tiny",
+    add: Iterable[str] = (),
+    drop: Iterable[str] = (),
+    image_size: int = 224,
+    num_classes: int = 1000,
+) -> str:
+    """Compare a step with its parent, or with `add` or `drop` the altered set with the step itself, as text.
+
+    Raises:
+        DesignError: an unknown name, or a set that cannot be.
+    """
+    add, drop = tuple(add), tuple(drop)
+    pair = compare(step, regime, add, drop)
+    changes = set_of(step, add, drop)
+    beside = f", compared with {pair.against}" if pair.against else ""
+    parts = [
+        f"{pair.title} in regime {regime}{beside}",
+        _origins(step, changes, regime, (*add, *drop)),
+        _wrapped(f"Changes in the set: {', '.join(changes) or 'none (ResNet)'}") + "\n" + _wrapped(_config(pair)),
+        _op_order(pair),
+        _costs(pair, image_size, num_classes),
+    ]
+    return "\n\n".join(parts)
+
+
+def _origins(step: str, changes: Sequence[str], regime: str, altered: Sequence[str]) -> str:
+    """Where the paper speaks of this network: its row, or the sections of the changes that make it another."""
+    name = step if not altered else step_at(changes)
+    row = paper.row(name, regime) if name else None
+    if row:
+        return _published(row)
+    lines = ["The paper has no row for it."]
+    for change in altered or (step,):
+        named = paper.row(change)
+        if named:
+            lines.append(f"Section {SECTIONS[named.section]} ({named.section}) is about {change}: {named.label}.")
+    return "\n".join(lines)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 118, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+
+
+def _published(row: paper.PaperRow) -> str:
+    spread = f" ± {row.top1_std:.2f}" if row.top1_std is not None else ""
+    counted = f" ({row.gflops_counted:.2f} as counted: the printed column slipped)"
+    slipped = counted if row.gflops != row.gflops_counted else ""
+    parent = BY_NAME[row.step].parent
+    before = paper.row(parent, row.regime) if parent else None
+    gain = f", {row.top1 - before.top1:+.2f} on {before.step}" if before else ""
+    return (
+        f"Paper, Section {SECTIONS[row.section]} ({row.section}): {row.label}\n"
+        f"{row.top1:.2f}{spread} % top-1{gain}; {row.gflops:.2f} GFLOPs as printed{slipped}"
+    )
+
+
+def _config(pair: Comparison) -> str:
+    old, new = dataclasses.asdict(pair.before), dataclasses.asdict(pair.after)
+    if pair.alone:
+        return f"Design flags: {describe(new)}"
+    changed = [flag for flag in FLAGS if old[flag] != new[flag]]
+    moves = [f"{describe({flag: new[flag]})} (was {describe({flag: old[flag]}).split('=')[1]})" for flag in changed]
+    return f"Design flags that differ: {', '.join(moves) or 'none; the training recipe does'}"
+
+
+def stem_ops(design: Design) -> list[str]:
+    """The operations of the stem in order."""
+    plan = plan_network(design)
+    return _unit(plan.stem, design) + ["max-pool 3x3, stride 2"] * plan.max_pool
+
+
+def downsample_ops(design: Design, stage: int = 1) -> list[str]:
+    """The operations in front of a stage, in order; none where the stage's first block has the stride."""
+    plan = plan_network(design).stages[stage]
+    return [design.norm] * plan.norm_before + (_unit(plan.downsample, design) if plan.downsample else [])
+
+
+def op_order(block: BlockPlan, design: Design) -> list[str]:
+    """The operations of a block in order, e.g. ["spatial 7x7 96 -> 96, groups 96", "ln", ...]."""
+    ops = [op for conv in block.convs for op in _unit(conv, design)]
+    ops += ["layer scale"] * (design.layer_scale is not None)
+    ops.append("+ x" if block.shortcut is None else f"+ {', '.join(_unit(block.shortcut, design))}")
+    return ops + [design.act] * block.act_after_sum
+
+
+def head_ops(design: Design) -> list[str]:
+    """The operations behind the last stage, in order."""
+    plan = plan_network(design)
+    return ["global average pooling"] + [design.norm] * plan.head_norm + ["linear classifier"]
+
+
+def _unit(conv: Conv, design: Design) -> list[str]:
+    return [describe_conv(conv)] + [design.norm] * conv.norm + [design.act] * conv.act
+
+
+def describe_conv(conv: Conv) -> str:
+    """A convolution in words: role, kernel, channels; groups and stride where they are not 1."""
+    groups = f", groups {conv.groups}" if conv.groups > 1 else ""
+    stride = f", stride {conv.stride}" if conv.stride > 1 else ""
+    bias = ", bias" if conv.bias else ""
+    role = conv.role if conv.role in BLOCK_ROLES else "conv"
+    return f"{role} {conv.kernel}x{conv.kernel} {conv.c_in} -> {conv.c_out}{groups}{stride}{bias}"
+
+
+def _all_ops(design: Design) -> dict[str, list[str]]:
+    stage = plan_network(design).stages[1]
+    parts = {
+        "stem": stem_ops(design),
+        "between stages 1 and 2": downsample_ops(design),
+        "first block of stage 2": op_order(stage.blocks[0], design),
+    }
+    if len(stage.blocks) > 1:
+        parts["its other blocks"] = op_order(stage.blocks[1], design)
+    return {**parts, "head": head_ops(design)}
+
+
+def _op_order(pair: Comparison) -> str:
+    """Both designs' operations side by side, with a mark on each line that the change touches."""
+    before, after = _all_ops(pair.before), _all_ops(pair.after)
+    if pair.alone:
+        return "\n".join(["Op order", *(_in_line(part, ops) for part, ops in after.items() if ops)])
+    width = max(len(op) for ops in [*before.values(), [pair.against]] for op in ops)
+    lines = ["Op order (* changed, + added, - taken away)", f"      {pair.against:{width}}  {pair.title}"]
+    for part in dict.fromkeys([*before, *after]):
+        aligned = _aligned(before.get(part, []), after.get(part, []))
+        if {mark for mark, _, _ in aligned} <= {" "}:
+            lines += [_in_line(f"{part}, the same", [op for _, op, _ in aligned])] * bool(aligned)
+        else:
+            lines += [f"  {part}", *(f"    {mark} {old:{width}}  {new}".rstrip() for mark, old, new in aligned)]
+    return "\n".join(lines)
+
+
+def _in_line(part: str, ops: Sequence[str]) -> str:
+    """A part with all its operations, wrapped between them."""
+    unbroken = " | ".join(op.replace(" ", "\N{NO-BREAK SPACE}") for op in ops)
+    return _wrapped(f"  {part}: {unbroken}").replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _aligned(before: list[str], after: list[str]) -> list[tuple[str, str, str]]:
+    """(mark, operation before, operation after) line by line; equal operations stand side by side."""
+    lines = []
+    for tag, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        for old, new in zip_longest(before[a:b], after[c:d], fillvalue=""):
+            kind = tag if tag == "equal" or (old and new) else "delete" if old else "insert"
+            lines.append((MARKS[kind], old, new))
+    return lines
+
+
+def _costs(pair: Comparison, image_size: int, num_classes: int) -> str:
+    """Parameters, GMACs, activations and receptive field of every part, before and after."""
+    sides = [pair.after] if pair.alone else [pair.before, pair.after]
+    columns = [_cost_column(design, image_size, num_classes) for design in sides]
+    quantities = ("params (M)", "GMACs", "activations (M)", "receptive field (px)")
+    width = 10
+    span = width * len(sides)
+    header = " " * 11 + "".join(f"  {quantity:>{max(span, len(quantity))}}" for quantity in quantities)
+    lines = [
+        f"Cost per part at {image_size} px with {num_classes} classes" + ("" if pair.alone else "; before and after"),
+        header,
+    ]
+    for part in columns[0]:
+        cells = "".join(
+            "  " + "".join(f"{column[part][index]:>{width}}" for column in columns).rjust(max(span, len(quantity)))
+            for index, quantity in enumerate(quantities)
+        )
+        lines.append(f"  {part:9}{cells}".rstrip())
+    return "\n".join(lines)
+
+
+def _cost_column(design: Design, image_size: int, num_classes: int) -> dict[str, tuple[str, ...]]:
+    """Part -> its cells for one design."""
+    costs = complexity_by_part(design, image_size=image_size, num_classes=num_classes)
+    fields = {f"stages.{index}": f"{field:,}" for index, field in enumerate(receptive_fields(design))}
+    names = {part: f"stage {int(part[-1]) + 1}" if part.startswith("stages") else part for part in costs}
+    rows = {**costs, "total": sum_of(costs.values())}
+    return {
+        names.get(part, part): (
+            f"{cost.params / 1e6:.3f}",
+            f"{cost.gmacs:.3f}",
+            f"{cost.activations / 1e6:.3f}",
+            fields.get(part, ""),
+        )
+        for part, cost in rows.items()
+    }
+
+
+def receptive_fields(design: Design) -> tuple[int, ...]:
+    """Side in input pixels of what one output location of each stage can see (theoretical receptive field)."""
+    plan = plan_network(design)
+    field, jump = 1, 1
+    after_stage: dict[int, int] = {}
+    for name, conv, _ in walk(plan, 224):
+        if name.endswith("shortcut"):
+            continue  # sees no more than the branch beside it
+        field += (conv.kernel - 1) * jump
+        jump *= conv.stride
+        if name == "stem" and plan.max_pool:
+            field += 2 * jump
+            jump *= 2
+        if name.startswith("stages"):
+            after_stage[int(name.split(".")[1])] = field
+    return tuple(after_stage[i] for i in sorted(after_stage))

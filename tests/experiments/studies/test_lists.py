@@ -1,0 +1,134 @@
+"""Generated lists of runs: the sets they hold, the balance of the factorial, the techniques of the recipe study."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from experiments.config.compose import settings_from
+from experiments.config.schema import compose
+from experiments.config.settings import Recipe, Settings
+from experiments.config.techniques import TECHNIQUES, is_on
+from experiments.errors import ConfigError
+from experiments.studies import lists
+from roadmap.effects import subsets
+from roadmap.steps import CHANGES, STEPS
+
+PLAYERS = STEPS[-1].changes
+BUDGET = ("budget=paper", "data=imagenet", "device=cpu", "regime=micro")
+
+
+def settings(entry: list[str]) -> Settings:
+    typed = [*BUDGET, *entry]
+    return settings_from(compose(typed), typed)
+
+
+def recipe_of(entry: Any) -> Recipe:
+    return settings(list(entry)).recipe
+
+
+def sets_of(runs: lists.Runs) -> list[frozenset[str]]:
+    """The sets of changes, read from the overrides without composing."""
+    found = []
+    for run in runs:
+        assert run[0] == lists.PLAIN
+        names = run[1].removeprefix("add=[").removesuffix("]").split(",") if len(run) > 1 else []
+        assert set(names) <= set(CHANGES)
+        found.append(frozenset(names))
+    return found
+
+
+def test_subset_is_what_it_says() -> None:
+    assert settings(lists.subset(("gelu", "width"))).changes == ("width", "gelu")
+    assert settings(lists.subset(())).step == "enhanced_recipe"
+    assert settings(lists.subset(PLAYERS)).step == "separate_downsampling"
+
+
+def test_orders_factorial_and_subsets_are_the_sets_of_the_combinatorics() -> None:
+    drawn = subsets.orders(PLAYERS, 10, seed=3)
+    assert lists.orders_of("orders", {"orders": 10, "seed": 3}) == drawn
+    assert lists.orders_of("factorial", {}) == []
+    for runs, sets in (
+        (lists.orders(10, 3), subsets.sets_of_orders(drawn, PLAYERS)),
+        (lists.factorial(), subsets.factorial(PLAYERS)),
+        (lists.subsets(["layer_norm", "gelu"]), subsets.all_subsets(("gelu", "layer_norm"))),
+    ):
+        assert sets_of(runs) == [frozenset(one) for one in sets]
+
+
+@pytest.mark.parametrize("count", [0, 3, -2])
+def test_orders_come_in_pairs(count: int) -> None:
+    with pytest.raises(ConfigError, match=r"study\.params\.orders"):
+        lists.orders(count, 0)
+
+
+def test_all_subsets_of_chosen_changes() -> None:
+    sets = sets_of(lists.subsets(["gelu", "width", "depthwise"]))
+    assert len(set(sets)) == 8
+    assert sets[0] == frozenset()
+    for bad in ([], ["kernel_6"], [*PLAYERS], ["gelu", "gelu"], ["kernel_5", "kernel_7"], "gelu"):
+        with pytest.raises(ConfigError, match=r"study\.params\.changes"):
+            lists.subsets(bad)
+
+
+def test_kernels_with_and_without_the_move() -> None:
+    runs = lists.kernel_without_move()
+    composed = [settings(run) for run in runs]
+    assert len({frozenset(item.changes) for item in composed}) == len(runs) == 20
+    table = {(item.design.inverted, item.design.spatial_first, item.design.kernel_size) for item in composed}
+    assert table == set(itertools.product((False, True), (False, True), (3, 5, 7, 9, 11)))
+    assert {item.design.groups for item in composed} == {"depthwise"}
+    steps = {item.step for item in composed}
+    assert {"inverted_bottleneck", "move_up_depthwise", "kernel_5", "kernel_7", "kernel_9", "kernel_11"} <= steps
+
+
+def test_leave_one_out_and_add_one_in() -> None:
+    full, *less = [settings(run) for run in lists.leave_one_out()]
+    assert full.step == "separate_downsampling"
+    assert [set(full.changes) - set(item.changes) for item in less] == [{name} for name in PLAYERS]
+    none, *more = sets_of(lists.add_one_in())
+    assert none == frozenset()
+    assert more == [frozenset((name,)) for name in PLAYERS]
+
+
+def test_small_lists() -> None:
+    moves = [settings(run) for run in lists.activations_and_move()]
+    assert {(item.design.fewer_acts, item.design.spatial_first) for item in moves} == set(
+        itertools.product((False, True), repeat=2)
+    )
+    scales = [settings(run) for run in lists.layer_scale()]
+    assert [(item.step, item.design.layer_scale) for item in scales] == [
+        (step, value) for step in ("enhanced_recipe", "separate_downsampling") for value in (1e-6, None)
+    ]
+    with_norms, without = (settings(run).design for run in lists.diverging_downsampling())
+    assert without == with_norms.replace(boundary_norms=False)
+
+
+def test_the_recipe_study_switches_one_technique_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [settings(run) for run in lists.recipe(recipe_of)]
+    enhanced, original = (item.recipe for item in runs[:2])
+    techniques = lambda recipe: {name for name in TECHNIQUES if is_on(recipe, name)}  # noqa: E731
+    minus = [item.recipe for item in runs[2:] if item.recipe.name == "enhanced"]
+    plus = [item.recipe for item in runs[2:] if item.recipe.name == "original"]
+    assert [techniques(enhanced) - techniques(item) for item in minus] == [
+        {name} for name in TECHNIQUES if is_on(enhanced, name)
+    ]
+    assert [techniques(item) - techniques(original) for item in plus] == [
+        {name} for name in TECHNIQUES if is_on(enhanced, name) and not is_on(original, name)
+    ]
+    assert "left out: ema is off" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name, params, key",
+    [
+        ("best", {}, "study.list=best"),
+        ("leave_one_out", {"depth": 3}, "study.params.depth"),
+        ("orders", {"orders": "many"}, "study.params.orders"),
+        ("orders", {"recipe_of": 1}, "study.params.recipe_of"),
+    ],
+)
+def test_unknown_lists_and_parameters(name: str, params: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        lists.runs_of(name, params, recipe_of)
+    assert key in str(caught.value)

@@ -1,0 +1,232 @@
+"""Whole tiny runs in this process: the record, resuming, divergence, seeds, mirrors, evaluation."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from experiments.config.identity import RESULTS_VERSION
+from experiments.errors import DivergedError, InterruptedRun, StorageError
+from experiments.store.checkpoint import MANIFEST, Checkpoints
+from experiments.store.run_dir import RunDir
+from experiments.training import loop
+from experiments.training import run as engine
+from experiments.training.loop import Job
+from tests.experiments.training.runs import (
+    BN,
+    GOLDEN,
+    LN,
+    fingerprint,
+    lines,
+    losses_of,
+    only_run,
+    result,
+    settings_of,
+    stopping,
+)
+from tests.storms.payloads import replace_manifest
+
+EVERYTHING = ("recipe.ema=0.9", "recipe.clip_grad=1.0", "recipe.drop_path=0.2")
+
+
+def test_a_run_leaves_its_record_and_is_not_trained_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(tmp_path, "recipe.ema=0.9")
+    record = engine.run(settings)
+    run = only_run(tmp_path)
+    assert record == result(run)
+    assert RunDir(run).state() == "finished"
+    said = capsys.readouterr().out
+    assert "batch 16 = 1 rank x 8 images x 2 accumulated" in said
+    assert "peak learning rate 0.002" in said
+    assert len([line for line in said.splitlines() if line.startswith("epoch ")]) == 2
+    epochs = lines(run)
+    assert [(line["epoch"], line["step"]) for line in epochs] == [(1, 4), (2, 8)]
+    assert set(epochs[0]) == {"epoch", "step", "lr", "train_loss", "loss", "top1", "top1_ema"}
+    assert record["top1"] == epochs[-1]["top1"]
+    assert record["loss"] == epochs[-1]["loss"]
+    assert record["top1_best"] == max(line["top1"] for line in epochs)
+    assert record["top1_ema"] == epochs[-1]["top1_ema"]
+    assert (record["step"], record["epochs"], record["status"]) == (LN, 2, "finished")
+    assert record["params"] == sum(
+        p.numel() for p in engine.build_state(settings, _Ten(), torch.device("cpu")).model.parameters()
+    )
+    assert {path.name for path in run.iterdir()} >= {
+        "config.yaml",
+        "timing.jsonl",
+        "last.safetensors",
+        "environment.json",
+    }
+    monkeypatch.setattr(engine, "_work", None)  # a second training would fail
+    assert engine.run(settings) == record
+    assert "is finished" in capsys.readouterr().out
+
+
+class _Ten:
+    num_classes, in_chans = 10, 3
+
+
+@pytest.mark.parametrize("step", [BN, LN])
+@pytest.mark.parametrize("after", [0, 1, 3, 4, 6])
+def test_interrupted_and_resumed_is_identical(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: int
+) -> None:
+    engine.run(settings_of(tmp_path / "whole", *EVERYTHING, step=step))
+    parts = settings_of(tmp_path / "parts", *EVERYTHING, step=step)
+    with stopping(monkeypatch, after), pytest.raises(InterruptedRun, match="same command continues"):
+        engine.run(parts)
+    assert RunDir(only_run(tmp_path / "parts")).state() == "half"
+    engine.run(parts)
+    assert fingerprint(only_run(tmp_path / "parts")) == fingerprint(only_run(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("history", [None, "lost", ["a line"], [1]])
+def test_a_checkpoint_that_another_program_wrote_changes_no_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, history: Any
+) -> None:
+    settings = settings_of(tmp_path)
+    with stopping(monkeypatch, 5), pytest.raises(InterruptedRun):
+        engine.run(settings)
+    run = only_run(tmp_path)
+    before = (run / "metrics.jsonl").read_bytes()
+    newest = max((run / "checkpoints").glob("step-*"))
+    manifest = json.loads((newest / MANIFEST).read_text())
+    del manifest["state"]["history"]
+    manifest["state"] |= {"history": history} if history else {}
+    replace_manifest(newest, json.dumps(manifest).encode())
+    with pytest.raises(StorageError, match="is no state of this run"):
+        engine.run(settings)
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_rerun_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.run(settings_of(tmp_path))
+    before = fingerprint(only_run(tmp_path))
+    seen: list[int] = []
+    step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda job, batches: seen.append(job.step) or step(job, batches))
+    engine.run(settings_of(tmp_path, "rerun=true"))
+    assert seen == list(range(8))
+    assert fingerprint(only_run(tmp_path)) == before
+
+
+def test_seeds_differ_and_machine_settings_do_not(tmp_path: Path) -> None:
+    weights = {}
+    for name, override in {
+        "a": "seed=0",
+        "b": "seed=1",
+        "c": "logger.log_every=1",
+        "d": "checkpoint.every_steps=1",
+    }.items():
+        engine.run(settings_of(tmp_path / name, override))
+        weights[name] = fingerprint(only_run(tmp_path / name))["last.safetensors"]
+    assert weights["a"] != weights["b"]
+    assert weights["a"] == weights["c"] == weights["d"]
+
+
+# ---- divergence
+
+
+def test_a_diverging_run_is_sealed_with_its_step_and_last_good_checkpoint(tmp_path: Path) -> None:
+    settings = settings_of(
+        tmp_path, "recipe=original", "recipe.lr=1e3", "recipe.momentum=0", "recipe.epochs=50", "logger.log_every=3",
+        "checkpoint.every_steps=1",
+    )  # fmt: skip
+    with pytest.raises(DivergedError, match="sealed as diverged"):
+        engine.run(settings)
+    run = only_run(tmp_path)
+    record = result(run)
+    assert record["status"] == "diverged"
+    kept = Checkpoints(run, record["run_id"]).load()
+    assert kept is not None
+    assert record["diverged"]["checkpoint"] == kept.path.name
+    assert kept.step < record["diverged"]["step"]
+    assert all(tensor.isfinite().all() for tensor in kept.tensors.values() if tensor.is_floating_point())
+    assert not (run / "last.safetensors").exists()
+    assert not (run / "error.json").exists()
+    with pytest.raises(DivergedError, match="rerun=true"):
+        engine.run(settings)
+
+
+@pytest.mark.parametrize("interval", [1, 3, 50])
+def test_a_broken_loss_stops_the_run_at_most_one_interval_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int
+) -> None:
+    """The named step is exact; the run stops when the interval is over, and saves nothing in between."""
+    done: list[int] = []
+    _break_loss(monkeypatch, at=5, done=done)
+    settings = settings_of(tmp_path, "recipe.epochs=9", f"logger.log_every={interval}")
+    with pytest.raises(DivergedError, match="loss became nan at step 6"):
+        engine.run(settings)
+    assert done[-1] <= 5 + min(interval, 4)  # the end of an epoch is a look at the loss as well
+    record = result(only_run(tmp_path))
+    assert record["diverged"] == {"step": 6, "checkpoint": record["diverged"]["checkpoint"]}
+    assert record["diverged"]["checkpoint"].startswith("step-00000004-")
+    assert record["epochs"] == 1
+
+
+def _break_loss(patch: pytest.MonkeyPatch, at: int, done: list[int]) -> None:
+    original = loop.train_step
+
+    def broken(job: Job, batches: Any) -> Tensor:
+        done.append(job.step)
+        loss = original(job, batches)
+        return loss * math.nan if job.step == at else loss
+
+    patch.setattr(loop, "train_step", broken)
+
+
+def test_a_broken_weight_under_a_finite_loss_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = loop.train_step
+
+    def broken(job: Job, batches: Any) -> Tensor:
+        loss = original(job, batches)
+        if job.step == 2:
+            next(iter(job.state.optimizer.state.values()))["exp_avg"].fill_(math.inf)
+        return loss
+
+    monkeypatch.setattr(loop, "train_step", broken)
+    with pytest.raises(DivergedError, match="at step 3"):
+        engine.run(settings_of(tmp_path, "checkpoint.every_steps=3"))
+    assert result(only_run(tmp_path))["diverged"] == {"step": 3, "checkpoint": None}
+
+
+def test_a_run_that_learns_nothing_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = engine.run(settings_of(tmp_path, "recipe.lr=1e-12", "recipe.min_lr=0", "recipe.epochs=1"))
+    assert any("chance level" in warning for warning in record["warnings"])
+    assert "chance level" in caplog.text
+
+
+# ---- a failure that is nobody's fault
+
+
+def test_a_bug_leaves_error_json_and_the_same_command_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "loss_of", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.run(settings_of(tmp_path))
+    run = only_run(tmp_path)
+    assert json.loads((run / "error.json").read_text())["type"] == "ZeroDivisionError"
+    engine.run(settings_of(tmp_path))
+    assert not (run / "error.json").exists()
+    assert RunDir(run).state() == "finished"
+
+
+# ---- results of today equal those of RESULTS_VERSION
+
+
+@pytest.mark.parametrize("name", ["enhanced", "original"])
+def test_golden_losses(name: str) -> None:
+    """Other numbers are other results: raise RESULTS_VERSION, then `python -m tests.experiments.training.runs`."""
+    golden = json.loads(GOLDEN.read_text())
+    assert golden["results_version"] == RESULTS_VERSION, f"measure the losses of version {RESULTS_VERSION} anew"
+    losses = losses_of(*golden["runs"][name]["overrides"])
+    for got, expected in zip(losses, golden["runs"][name]["losses"], strict=True):
+        assert got == pytest.approx(expected, rel=1e-3), losses
