@@ -12,7 +12,7 @@ from roadmap.pipes import quietly
 COMMANDS = {
     "evaluate": (
         "experiments.commands.evaluate",
-        "score a finished run, or torchvision's or timm's weights, on a data set",
+        "evaluate a finished run, or torchvision's or timm's weights, on a data set",
     ),
     "plan": ("experiments.commands.plan", "a study as a table: which runs, their state, hours, disk and cost"),
     "status": ("experiments.commands.status", "how every run of a folder stands, while a study runs and afterwards"),

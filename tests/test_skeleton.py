@@ -105,7 +105,7 @@ def violations(source: str) -> list[str]:
 
 
 # What two benchmarks need and nothing else may import: the program that is timed, a peer where it is installed.
-PEERS_ONLY = {"experiments/bench/our_start.py": "run", "experiments/bench/lightning_loop.py": "lightning"}
+PEERS_ONLY = {"experiments/bench/lightning_loop.py": "lightning"}
 
 
 @pytest.mark.parametrize("path", CODE, ids=name_of)

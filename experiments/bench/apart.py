@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from experiments.bench.contenders import PEERS, make_step, network_of
+
 READY = "ready"
 
 
@@ -50,7 +52,6 @@ class Apart:
 def main() -> None:
     """Build the network of the task that the command line holds, then take a step for every line of input."""
     task = json.loads(sys.argv[1])
-    from experiments.bench.step import PEERS, make_step, network_of
     from experiments.data.in_memory import keep_freed_memory
     from experiments.runtime.device import arithmetic, synchronize
 

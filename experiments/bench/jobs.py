@@ -7,15 +7,9 @@ import torch
 
 from experiments.config.settings import Settings
 from experiments.data import DataSource
-from experiments.runtime.distributed import Ranks
-from experiments.runtime.signals import StopFlag
-from experiments.store.checkpoint import Checkpoints
 from experiments.store.run_dir import RunDir
 from experiments.training.batches import BatchLayout
-from experiments.training.loop import Job, LossLog, train_epoch
-from experiments.training.mixing import Mixing
-from experiments.training.progress import Reporter
-from experiments.training.run import build_state
+from experiments.training.loop import Job, train_epoch
 
 PLAIN = tuple(
     f"recipe.{key}" for key in ("mixup=0", "cutmix=0", "randaugment=null", "erasing=0", "crop=none", "flip=0")
@@ -34,23 +28,8 @@ def settings_of(row: str, batch: int, size: int, *overrides: str) -> Settings:
 
 def job_of(settings: Settings, device: torch.device, source: DataSource, folder: Path, steps: int) -> Job:
     """A run's own job with epochs of `steps` steps, as `experiments.training.run` builds it."""
-    state = build_state(settings, source, device)
     layout = BatchLayout(settings.batch.size, settings.batch.micro, 1, settings.batch.accumulation(1), steps)
-    return Job(
-        settings=settings,
-        ranks=Ranks(),
-        device=device,
-        source=source,
-        layout=layout,
-        mixing=Mixing.of(settings.recipe, source.num_classes),
-        state=state,
-        network=state.model,
-        losses=LossLog(settings.logger.log_every, device),
-        run_dir=RunDir(folder),
-        checkpoints=Checkpoints(folder, "0" * 64),
-        stop=StopFlag(),
-        reporter=Reporter(layout, 1, enabled=False),
-    )
+    return Job.of(settings, source, RunDir(folder), device=device, layout=layout)
 
 
 def epoch_of(job: Job) -> Callable[[], None]:

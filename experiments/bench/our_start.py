@@ -4,8 +4,10 @@ Nothing is left out or done earlier than in run.py itself, except that the modul
 imported before these are called, in the order in which run.py would import them.
 """
 
+import runpy
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from experiments.bench.clock import Clock
@@ -15,8 +17,7 @@ def main() -> None:
     """Run run.py's main with the arguments of this process."""
     mark = Clock()
     mark("interpreter")
-    import run
-
+    command = runpy.run_path(str(Path(__file__).resolve().parents[2] / "run.py"), run_name="run")
     mark("imports of the command line")
     from experiments.config import compose
     from experiments.runtime.imports import imports_kept
@@ -34,7 +35,7 @@ def main() -> None:
         register_optimizer_step_post_hook(lambda *_: mark.end("first step"))
 
     _after(compose, "settings_from", watch_training)
-    run.main()
+    command["main"]()
 
 
 def _after(module: Any, name: str, then: Callable[[], None]) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from experiments.bench import timm_parts
+from experiments.bench.contenders import make_step
 from experiments.bench.jobs import settings_of
 from experiments.bench.options import ENDS, add_rounds, at_least, check_rounds
-from experiments.bench.step import make_step
 from experiments.bench.timing import interleave, ratio
 from experiments.config.settings import Settings
 from experiments.data import DataSource, open_data

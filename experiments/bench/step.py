@@ -6,52 +6,17 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from experiments.bench import ceilings
 from experiments.bench.apart import Apart
+from experiments.bench.contenders import PEERS, make_step, network_of, peers_of
 from experiments.bench.options import ENDS, PRECISIONS, add_rounds, check_rounds, chosen, chosen_rows
 from experiments.bench.timing import interleave, ratio
 from experiments.errors import ConfigError
-from experiments.runtime.device import arithmetic, autocast, reproducible_products
-from roadmap import STEPS, build
+from experiments.runtime.device import arithmetic, reproducible_products
 
 HELP = "a full training step of ladder rows beside torchvision's and timm's modules"
-CLASSES = 1000
-LAYER_SCALE = 1e-6  # Table 5, and what timm's convnext_tiny has
 DETERMINISTIC = ", deterministic"
-WITH_LAYER_NORM = ("layer_norm", "separate_downsampling")
-
-
-def _timm(name: str, **options: Any) -> nn.Module:
-    import timm
-
-    return timm.create_model(name, num_classes=CLASSES, **options)
-
-
-def _torchvision_resnet50() -> nn.Module:
-    from torchvision.models import resnet50
-
-    return resnet50()
-
-
-PEERS: dict[str, Callable[[int], nn.Module]] = {
-    "torchvision resnet50": lambda size: _torchvision_resnet50(),
-    "timm resnet50": lambda size: _timm("resnet50"),
-    "timm convnext_tiny": lambda size: _timm("convnext_tiny"),
-    "timm swin_tiny": lambda size: _timm("swin_tiny_patch4_window7_224", img_size=size),
-}
-
-
-def peers_of(step: str) -> tuple[str, ...]:
-    """Whom a row is compared with; the ends of the ladder are the same functions as the first two of theirs.
-
-    Rows with LayerNorm stand beside ConvNeXt and the Transformer that it answers, the others beside ResNet-50.
-    """
-    if step in WITH_LAYER_NORM:
-        return "timm convnext_tiny", "timm swin_tiny"
-    return "torchvision resnet50", "timm resnet50"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,34 +71,6 @@ def _measure_apart(names: Sequence[str], options: argparse.Namespace, device: to
     with ExitStack() as stack:
         contenders = {name: stack.enter_context(Apart(name=name, **task)) for name in names}
         return interleave(contenders, options.rounds, device)
-
-
-def network_of(name: str, size: int) -> nn.Module:
-    """A peer, or a row with layer scale in the enhanced recipe's rows, as in the paper's Table 5."""
-    if name in PEERS:
-        return PEERS[name](size)
-    scaled = next(step for step in STEPS if step.name == name).recipe == "enhanced"
-    return build(name, layer_scale=LAYER_SCALE if scaled else None)
-
-
-def make_step(
-    network: nn.Module, size: int, batch: int, device: torch.device, precision: str, compiled: bool
-) -> Callable[[], object]:
-    """A closure that trains `network` one step on a fixed random batch of (batch, 3, size, size), channels-last."""
-    network = network.to(device).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-    images = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
-    labels = torch.randint(CLASSES, (batch,), device=device)
-    forward = torch.compile(network) if compiled else network
-
-    def step() -> None:
-        with autocast(precision, device):
-            logits = forward(images)
-        F.cross_entropy(logits.float(), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
 
 
 def _deterministic(step: Callable[[], object], precision: str) -> Callable[[], object]:

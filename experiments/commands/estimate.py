@@ -7,24 +7,18 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from experiments.config.identity import run_id
 from experiments.config.settings import Settings
 from experiments.data import open_data
 from experiments.runtime.device import autocast, pick_device, process_switches, synchronize
-from experiments.runtime.distributed import Ranks
 from experiments.store import atomic
-from experiments.store.checkpoint import Checkpoints
 from experiments.store.result import read_result
 from experiments.store.run_dir import RunDir
 from experiments.training.batches import BatchLayout
-from experiments.training.loop import Job, LossLog, NonFiniteError, save, train_step
-from experiments.training.mixing import Mixing
-from experiments.training.run import build_state
-from experiments.training.state import TrainState
+from experiments.training.loop import Job, NonFiniteError, save, train_step
 
 WARM_UP = 2  # micro batches that are not counted: allocation, kernel choice, compilation
 LAUNCH = 0.25  # seconds: composing the job, claiming, the files of the record; measured on two CPU cores
@@ -78,12 +72,13 @@ def measure(settings: Settings, seconds: float = 2.0) -> Speed:
     device = pick_device(settings.device)
     runs_dir = Path(settings.runs_dir)
     atomic.make_folder(runs_dir)
-    with process_switches(settings, device), TemporaryDirectory(prefix=".measured-", dir=runs_dir) as folder:
+    switches = process_switches(device, settings.threads, settings.precision, settings.deterministic)
+    with switches, TemporaryDirectory(prefix=".measured-", dir=runs_dir) as folder:
         source = open_data(settings, device=device)
         try:
-            layout = BatchLayout.of(settings, source.train_size, 1)
-            state = build_state(settings, source, device)
-            job = _job(settings, device, source, layout, state, Path(folder))
+            layout = BatchLayout.of(settings.batch, source.train_size, 1)
+            one_micro_batch_a_step = dataclasses.replace(layout, accumulation=1)
+            job = Job.of(settings, source, RunDir(Path(folder)), device=device, layout=one_micro_batch_a_step)
             ready = time.monotonic()
             training = _training(job)
             train = _seconds_per_image(training, device, seconds)
@@ -102,28 +97,6 @@ def measure(settings: Settings, seconds: float = 2.0) -> Speed:
         train_images=layout.steps * layout.size,
         eval_images=source.eval_size,
         saves=1 + ((layout.steps - 1) // every if every else 0),
-    )
-
-
-def _job(
-    settings: Settings, device: torch.device, source: Any, layout: BatchLayout, state: TrainState, folder: Path
-) -> Job:
-    """A job without record and progress, whose optimizer steps are one micro batch long."""
-    none = cast(Any, None)
-    return Job(
-        settings=settings,
-        ranks=Ranks(),
-        device=device,
-        source=source,
-        layout=dataclasses.replace(layout, accumulation=1),
-        mixing=Mixing.of(settings.recipe, source.num_classes),
-        state=state,
-        network=state.model,
-        losses=LossLog(1, device),
-        run_dir=RunDir(folder),
-        checkpoints=Checkpoints(folder, run_id(settings), background=settings.checkpoint.background),
-        stop=none,
-        reporter=none,
     )
 
 

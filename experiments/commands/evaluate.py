@@ -1,4 +1,4 @@
-"""`python -m experiments evaluate RUN_OR_WEIGHTS`: score finished runs and published weights on any data set."""
+"""`python -m experiments evaluate RUN_OR_WEIGHTS`: a finished run or published weights on any data set."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ from experiments.runtime.device import pick_device, process_switches
 from experiments.runtime.distributed import Ranks
 from experiments.store.checkpoint import load_weights
 from experiments.store.run_dir import RunDir
-from experiments.training.validate import Validation, evaluate
+from experiments.training.validate import Validation, validate
 from roadmap import STEPS, build, design_for
 from roadmap.interop import load_reference
 from roadmap.regimes import CONF, REGIMES
@@ -44,23 +44,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and print one line; returns the exit code."""
-    scores = score(options)
-    print(f"top1 {scores.top1:.2f}  loss {scores.loss:.4f}  {scores.images} images")
+    found = validation_of(options)
+    print(f"top1 {found.top1:.2f}  loss {found.loss:.4f}  {found.images} images")
     return 0
 
 
-def score(options: argparse.Namespace) -> Validation:
-    """The scores of what `options.target` names. Raises ConfigError, DataError or StorageError."""
+def validation_of(options: argparse.Namespace) -> Validation:
+    """The validation of what `options.target` names. Raises ConfigError, DataError or StorageError."""
     finished = options.target.is_dir()
     settings = _of_run(options) if finished else _of_weights(options)
     device = pick_device(settings.device)
-    with process_switches(settings, device):
+    with process_switches(device, settings.threads, settings.precision, settings.deterministic):
         source = open_data(settings, device=device)
         try:
             model = _load_run(options.target) if finished else _load_reference(options.target, settings)
             model.to(device).to(memory_format=torch.channels_last)
             columns = _columns(model, source, device)
-            return evaluate(model, source, Ranks(), device=device, precision=settings.precision, columns=columns)
+            return validate(model, source, Ranks(), device=device, precision=settings.precision, columns=columns)
         finally:
             source.close()
 

@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Any
 
+from experiments.config.registry import RECIPE, unread
 from experiments.config.settings import Recipe, Settings
 
 # Raised when a change of the code alters results, so that older records are not taken for new ones.
@@ -18,28 +20,41 @@ _NOT_CONTENT = {"root", "download", "damaged_share", "image_size", "stem_stride"
 
 def idle_fields(recipe: Recipe) -> dict[str, str]:
     """Recipe fields that have no effect, each with the setting that makes it so."""
-    idle = {}
-    if recipe.optimizer == "sgd":
-        idle["betas"] = "recipe.optimizer=sgd"
-    if recipe.optimizer == "adamw":
-        idle["momentum"] = "recipe.optimizer=adamw"
-    if recipe.schedule != "cosine":
-        idle["min_lr"] = f"recipe.schedule={recipe.schedule}"
-    if recipe.schedule != "steps":
-        idle |= dict.fromkeys(("decay_every", "decay_factor"), f"recipe.schedule={recipe.schedule}")
+    idle = dict(unread({key: getattr(recipe, key) for key in RECIPE}))
     if recipe.weight_decay == 0:
         idle["decay_all"] = "recipe.weight_decay=0"
     if not (recipe.mixup and recipe.cutmix):
         idle["mixup_switch"] = "recipe.mixup=0" if not recipe.mixup else "recipe.cutmix=0"
-    if recipe.crop != "resized":
-        idle["crop_scale"] = f"recipe.crop={recipe.crop}"
-    if recipe.crop != "shift":
-        idle["crop_pad"] = f"recipe.crop={recipe.crop}"
     return idle
 
 
-def identity(settings: Settings) -> dict[str, Any]:
-    """Everything that the run's id covers, as JSON-able values."""
+@dataclass(frozen=True)
+class Identity:
+    """What makes a run this run; computed once a run and handed on.
+
+    Attributes:
+        asked: everything that the ids cover, as JSON-able values.
+        run_id: SHA-256 (64 hex digits) of it.
+        config_id: the same without the seed: runs that may be averaged share it.
+    """
+
+    asked: dict[str, Any]
+    run_id: str
+    config_id: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Identity":
+        """The identity of a run whose data has its checksum."""
+        asked = _asked(settings)
+        return cls(asked, _digest(asked), _digest({key: value for key, value in asked.items() if key != "seed"}))
+
+
+def run_id(settings: Settings) -> str:
+    """The id of a run, where nothing else of its identity is wanted."""
+    return Identity.of(settings).run_id
+
+
+def _asked(settings: Settings) -> dict[str, Any]:
     recipe = dataclasses.asdict(settings.recipe)
     for key in _RESOLVED_ELSEWHERE | set(idle_fields(settings.recipe)):
         del recipe[key]
@@ -62,13 +77,3 @@ def identity(settings: Settings) -> dict[str, Any]:
 
 def _digest(value: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def run_id(settings: Settings) -> str:
-    """SHA-256 (64 hex digits) of `identity`."""
-    return _digest(identity(settings))
-
-
-def config_id(settings: Settings) -> str:
-    """The same without the seed: runs that may be averaged share it."""
-    return _digest({key: value for key, value in identity(settings).items() if key != "seed"})

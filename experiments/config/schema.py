@@ -16,6 +16,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.fields import is_optional, is_resolved, without_none
+from experiments.config.registry import LAUNCHERS
 from experiments.config.settings import Settings
 from experiments.errors import ConfigError, MissingExtraError
 from roadmap.design import Design
@@ -23,8 +24,6 @@ from roadmap.regimes import CONF
 
 # Keys with another type or default in the config than once resolved.
 OPEN = {"precision", "image_size"}
-# Hydra's name of a launcher -> the extra that installs it.
-EXTRAS = {"ray": "ray", "submitit_slurm": "slurm"}
 
 
 def _annotation(annotation: Any) -> Any:
@@ -130,7 +129,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        for launcher, extra in EXTRAS.items():
+        for launcher, extra in LAUNCHERS.items():
             if f"hydra/launcher/{launcher}" in str(error):
                 raise MissingExtraError(f"launcher={extra} is not installed: pip install -e '.[{extra}]'") from None
         raise ConfigError(one_line(error)) from None

@@ -11,16 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from experiments.config.fields import RESOLVED, Choice, Each, Pattern, Range, check_fields, resolved, ruled
+from experiments.config.registry import CROPS, LOGGERS, OPTIMIZERS, READERS, SCHEDULES
 from experiments.errors import ConfigError
 from roadmap.design import INITS, STEM_STRIDES, Design
 
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("cosine", "steps", "constant")
-CROPS = ("resized", "shift", "none")
 INTERPOLATIONS = ("bicubic", "bilinear")
 PRECISIONS = ("fp32", "bf16", "fp16")
-READERS = ("digits", "idx", "cifar", "folder", "synthetic")
-LOGGERS = ("local", "wandb", "tensorboard")
 COMPILE_MODES = ("none", "blocks", "model")
 
 SHARE = Range(0, 1)
@@ -42,7 +38,7 @@ class Recipe:
     name: str = ruled("enhanced", NAME)
     # optimisation
     epochs: int = ruled(300, Range(1, 100_000))
-    optimizer: str = ruled("adamw", Choice(OPTIMIZERS))
+    optimizer: str = ruled("adamw", Choice(tuple(OPTIMIZERS)))
     lr: float | None = ruled(None, Range(0, 1000, open_low=True))  # peak rate; None: base_lr * batch.size / lr_batch
     base_lr: float = ruled(4e-3, Range(0, 1000, open_low=True))  # peak rate at an effective batch of `lr_batch`
     lr_batch: int = ruled(4096, COUNT)
@@ -50,7 +46,7 @@ class Recipe:
     momentum: float = ruled(0.9, BELOW_ONE)  # sgd
     weight_decay: float = ruled(0.05, Range(0, 10))
     decay_all: bool = False  # True: also biases, norms and layer scale
-    schedule: str = ruled("cosine", Choice(SCHEDULES))  # applied per step
+    schedule: str = ruled("cosine", Choice(tuple(SCHEDULES)))  # applied per step
     warmup_epochs: float = ruled(20.0, Range(0, 100_000))  # linear from 0, per step
     min_lr: float = ruled(1e-6, Range(0, 1000))  # cosine's end
     decay_every: int = ruled(30, Range(1, 100_000))  # epochs between two drops of `steps`
@@ -68,7 +64,7 @@ class Recipe:
     layer_scale: float | None = ruled(1e-6, Range(0, 10))
     init: str = ruled("trunc_normal", Choice(INITS))
     # images
-    crop: str = ruled("resized", Choice(CROPS))  # random resized crop, shift by up to `crop_pad` pixels, centre only
+    crop: str = ruled("resized", Choice(tuple(CROPS)))  # random resized crop, shift by up to `crop_pad`, centre only
     crop_scale: tuple[float, ...] = ruled((0.08, 1.0), Each(Range(0, 1, open_low=True), 2, rising=True))
     crop_pad: int = ruled(4, Range(1, 1024))
     flip: float = ruled(0.5, SHARE)  # probability of a horizontal flip
@@ -129,7 +125,7 @@ class Data:
     """A data set: how to read it and what it must look like. `root` is recorded, not hashed."""
 
     name: str = ruled("digits", NAME)
-    reader: str = ruled("digits", Choice(READERS))
+    reader: str = ruled("digits", Choice(tuple(READERS)))
     root: str | None = None
     download: bool = False
     classes: int | None = ruled(10, Range(2, 10**6))  # None: as many as there are class folders
@@ -169,7 +165,7 @@ class Checkpoint:
 class Logger:
     """Mirrors of the local record, which is always written."""
 
-    name: str = ruled("local", Choice(LOGGERS))
+    name: str = ruled("local", Choice(tuple(LOGGERS)))
     project: str = ruled("convnext-roadmap", NAME)
     entity: str | None = ruled(None, NAME)
     mode: str = ruled("offline", Choice(("online", "offline", "disabled")))  # wandb

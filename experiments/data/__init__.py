@@ -15,7 +15,15 @@ with timm's transforms) to one grey level, antialiasing included; the tests say 
 Nothing is unpickled, and archives are read without unpacking them. Importing this package does not import torch.
 """
 
-from experiments.data.build import checksum_of, evaluation_size, open_data
+from experiments.data.build import checksum_of, evaluation_size, open_data, with_checksum
 from experiments.data.source import DataSource, MicroBatch, steps_per_epoch
 
-__all__ = ["DataSource", "MicroBatch", "checksum_of", "evaluation_size", "open_data", "steps_per_epoch"]
+__all__ = [
+    "DataSource",
+    "MicroBatch",
+    "checksum_of",
+    "evaluation_size",
+    "open_data",
+    "steps_per_epoch",
+    "with_checksum",
+]

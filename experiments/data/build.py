@@ -4,9 +4,9 @@ import dataclasses
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
+from experiments.config.registry import READERS
 from experiments.config.settings import Data, Settings
-from experiments.data.readers import cifar, digits, folder, idx, synthetic
-from experiments.data.source import DataSource, steps_per_epoch
+from experiments.data.source import DataSource, Pipeline, steps_per_epoch
 from experiments.data.splits import ImageArrays, ImageFiles, Splits, chosen_images
 from experiments.errors import ConfigError, DataError
 
@@ -26,24 +26,31 @@ class Reader(Protocol):
         ...
 
 
-_READERS: dict[str, Reader] = {"digits": digits, "idx": idx, "cifar": cifar, "folder": folder, "synthetic": synthetic}
+def _reader(data: Data) -> Reader:
+    reader: Reader = READERS[data.reader].load()
+    return reader
 
 
 def checksum_of(data: Data) -> str:
     """32 hex digits that stand for the data's content; DataError where it is missing. Imports no torch."""
-    return _READERS[data.reader].checksum(data)
+    return _reader(data).checksum(data)
+
+
+def with_checksum(data: Data) -> Data:
+    """The same with its checksum filled in, which is computed unless it is known already."""
+    return data if data.checksum else dataclasses.replace(data, checksum=checksum_of(data))
 
 
 def evaluation_size(settings: Settings) -> int:
     """How many images a run is scored on; reads the set or lists its files. DataError where it is missing."""
     data = settings.data
-    return len(_images(dataclasses.replace(data, checksum=checksum_of(data)), settings.image_size).evaluation)
+    return len(_images(with_checksum(data), settings.image_size).evaluation)
 
 
 @lru_cache(maxsize=1)  # the runs of a study, one after the other in one process, share what is read
 def _images(data: Data, image_size: int) -> Splits:
     """The images of a set; `data.checksum` says which content they have."""
-    return chosen_images(_READERS[data.reader].read(data, image_size), data)
+    return chosen_images(_reader(data).read(data, image_size), data)
 
 
 def open_data(settings: Settings, *, device: "torch.device | str", rank: int = 0, world_size: int = 1) -> DataSource:
@@ -55,23 +62,23 @@ def open_data(settings: Settings, *, device: "torch.device | str", rank: int = 0
     """
     import torch
 
-    data = settings.data
-    if data.channels not in (1, 3):
-        raise ConfigError(f"data.channels={data.channels} must be 1 or 3: images are grey or coloured")
-    checksum = checksum_of(data)
-    splits = _images(dataclasses.replace(data, checksum=checksum), settings.image_size)
+    if settings.data.channels not in (1, 3):
+        raise ConfigError(f"data.channels={settings.data.channels} must be 1 or 3: images are grey or coloured")
+    data = with_checksum(settings.data)
+    splits = _images(data, settings.image_size)
     steps_per_epoch(len(splits.train), settings.batch.size)
     if data.classes is not None and len(splits.class_names) != data.classes:
         raise DataError(f"data={data.name} has {len(splits.class_names)} classes, but data.classes={data.classes}")
     device = torch.device(device)
+    asked = Pipeline.of(settings)
     if isinstance(splits.train, ImageFiles):
         from experiments.data.from_files import FileSource
 
-        return FileSource(settings, splits, checksum, device)
+        return FileSource(asked, splits, device)
     from experiments.data.in_memory import InMemorySource
 
     _check_channels(splits.train, data)
-    return InMemorySource(settings, splits, checksum, device)
+    return InMemorySource(asked, splits, device)
 
 
 def _check_channels(images: ImageArrays, data: Data) -> None:

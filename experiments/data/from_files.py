@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from experiments.config.settings import Settings
 from experiments.data.augment.normalise import Augmenter, Normaliser
 from experiments.data.in_memory import keep_freed_memory
-from experiments.data.source import MicroBatch, evaluation_batches, sample_batches
+from experiments.data.source import MicroBatch, Pipeline, evaluation_batches, sample_batches
 from experiments.data.splits import ImageFiles, Splits
 from experiments.data.worker import ChunkDataset, ChunkSampler, LoadedChunk, chunks_of, start_worker
 from experiments.errors import DataError
@@ -29,17 +28,17 @@ log = logging.getLogger(__name__)
 class FileSource:
     """A DataSource over files; see experiments.data.source for what the methods promise. One pass at a time."""
 
-    def __init__(self, settings: Settings, splits: Splits, checksum: str, device: torch.device) -> None:
+    def __init__(self, asked: Pipeline, splits: Splits, device: torch.device) -> None:
         if device.type == "cpu":
             keep_freed_memory()
         assert isinstance(splits.train, ImageFiles) and isinstance(splits.evaluation, ImageFiles)
-        self._settings, self._device, self.checksum = settings, device, checksum
+        self._asked, self._device = asked, device
         # a GPU augments whole batches; on a CPU the workers do
-        augment, by_workers = Augmenter(settings), device.type == "cpu"
+        augment, by_workers = Augmenter(asked.data, asked.recipe, asked.seed), device.type == "cpu"
         self._augment = None if by_workers else augment
-        self._normaliser = Normaliser(settings, device)
+        self._normaliser = Normaliser(asked.data, asked.recipe.erasing, asked.seed, asked.image_size, device)
         self.class_names = splits.class_names
-        self.num_classes, self.in_chans = len(splits.class_names), settings.data.channels
+        self.num_classes, self.in_chans = len(splits.class_names), asked.data.channels
         self.train_size, self.eval_size = len(splits.train), len(splits.evaluation)
         self._labels = (torch.from_numpy(splits.train.labels), torch.from_numpy(splits.evaluation.labels))
         self._orders = ChunkSampler()
@@ -48,13 +47,13 @@ class FileSource:
         weakref.finalize(self, self._may_end.set)
         atexit.register(self._may_end.set)
         self._loader: DataLoader[LoadedChunk] | None = DataLoader(
-            ChunkDataset(settings, splits.train, splits.evaluation, augment if by_workers else None),
+            ChunkDataset(asked, splits.train, splits.evaluation, augment if by_workers else None),
             batch_size=None,  # a chunk is a whole item
             sampler=self._orders,
-            num_workers=settings.workers,
+            num_workers=asked.workers,
             worker_init_fn=partial(start_worker, self._may_end),
-            persistent_workers=settings.workers > 0,
-            prefetch_factor=PREFETCHED if settings.workers else None,
+            persistent_workers=asked.workers > 0,
+            prefetch_factor=PREFETCHED if asked.workers else None,
             pin_memory=device.type == "cuda",
         )
         self._pass = 0
@@ -68,8 +67,8 @@ class FileSource:
 
     def train(self, epoch: int, steps: range, micro: range) -> Iterator[MicroBatch]:
         """Micro batches of the given steps. Workers begin at the call, before the first batch is asked for."""
-        batch = self._settings.batch
-        queue = list(sample_batches(self._settings.seed, epoch, self.train_size, batch.size, batch.micro, steps, micro))
+        batch = self._asked.batch
+        queue = list(sample_batches(self._asked.seed, epoch, self.train_size, batch.size, batch.micro, steps, micro))
         batches = self._start(epoch, [item.samples for item in queue])
         return (
             MicroBatch(self._finished(parts, epoch, item.samples), self._labels_of(0, item.samples), *item[:2])
@@ -78,7 +77,7 @@ class FileSource:
 
     def evaluate(self, rank: int = 0, world_size: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Centre crops of this rank's evaluation images, with their labels."""
-        blocks = evaluation_batches(self.eval_size, self._settings.batch.micro, rank, world_size)
+        blocks = evaluation_batches(self.eval_size, self._asked.batch.micro, rank, world_size)
         batches = self._start(None, blocks)
         return (
             (self._finished(parts, None, samples), self._labels_of(1, samples))
@@ -90,8 +89,8 @@ class FileSource:
         if self._loader is None:
             raise RuntimeError("the data source is closed")
         self._pass += 1
-        settings, split = self._settings, 0 if epoch is not None else 1
-        chunks = [chunks_of(epoch, samples, settings.image_size, settings.workers) for samples in batches]
+        asked, split = self._asked, 0 if epoch is not None else 1
+        chunks = [chunks_of(epoch, samples, asked.image_size, asked.workers) for samples in batches]
         self._orders.chunks = [chunk for batch in chunks for chunk in batch]
         loaded = self._loaded = iter(self._loader)
         current = self._pass
@@ -129,7 +128,7 @@ class FileSource:
             if name not in damaged:
                 damaged[name] = reason
                 log.warning("unreadable image %s (%s); another one of its class takes its place", name, reason)
-        share = self._settings.data.damaged_share
+        share = self._asked.data.damaged_share
         if damaged and len(damaged) > share * images:
             name, reason = next(iter(damaged.items()))
             raise DataError(
@@ -144,6 +143,6 @@ class FileSource:
         self._pass += 1
         self._may_end.set()
         atexit.unregister(self._may_end.set)
-        if self._settings.workers and self._loaded is not None:
+        if self._asked.workers and self._loaded is not None:
             self._loaded._shutdown_workers()  # the loader has no public way; otherwise they live as long as any pass
         self._loader = self._loaded = None

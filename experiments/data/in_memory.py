@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.config.settings import Settings
 from experiments.data.augment.crops import Crops, centre_crops, draw_crops, evaluation_side, training_crops
 from experiments.data.augment.normalise import Augmenter, Normaliser
 from experiments.data.augment.resample import cut, to_device
-from experiments.data.source import MicroBatch, SampledBatch, evaluation_batches, sample_batches
+from experiments.data.source import MicroBatch, Pipeline, SampledBatch, evaluation_batches, sample_batches
 from experiments.data.splits import ImageArrays, Splits
 
 BLOCK = 2**20  # pixels augmented at once, 1024 images of 32 x 32: enough to hide the cost of launching operations
@@ -24,21 +23,23 @@ class InMemorySource:
 
     damaged = 0  # arrays have no unreadable images
 
-    def __init__(self, settings: Settings, splits: Splits, checksum: str, device: torch.device) -> None:
+    def __init__(self, asked: Pipeline, splits: Splits, device: torch.device) -> None:
         if device.type == "cpu":
             keep_freed_memory()
-        self._settings, self._device, self.checksum = settings, device, checksum
-        self._augment, self._normaliser = Augmenter(settings), Normaliser(settings, device)
+        self._asked, self._device = asked, device
+        data, recipe = asked.data, asked.recipe
+        self._augment = Augmenter(data, recipe, asked.seed)
+        self._normaliser = Normaliser(data, recipe.erasing, asked.seed, asked.image_size, device)
         self._train, self._evaluation = (_on_device(part, device) for part in (splits.train, splits.evaluation))
         self.class_names = splits.class_names
-        self.num_classes, self.in_chans = len(splits.class_names), settings.data.channels
+        self.num_classes, self.in_chans = len(splits.class_names), asked.data.channels
         self.train_size, self.eval_size = len(splits.train), len(splits.evaluation)
 
     def train(self, epoch: int, steps: range, micro: range) -> Iterator[MicroBatch]:
         """Micro batches of the given steps; images depend on (seed, epoch, sample) only, so blocks change nothing."""
-        sizes = self._settings.batch
-        queue = sample_batches(self._settings.seed, epoch, self.train_size, sizes.size, sizes.micro, steps, micro)
-        images = BLOCK // self._settings.image_size**2
+        sizes = self._asked.batch
+        queue = sample_batches(self._asked.seed, epoch, self.train_size, sizes.size, sizes.micro, steps, micro)
+        images = BLOCK // self._asked.image_size**2
         while block := list(islice(queue, max(1, images // sizes.micro))):
             yield from self._augmented(epoch, block)
 
@@ -47,10 +48,10 @@ class InMemorySource:
         samples = np.concatenate([batch.samples for batch in block])
         index = to_device(samples, self._device)
         pixels, labels = (tensor.index_select(0, index) for tensor in self._train)
-        keys = (self._settings.seed, epoch)
-        recipe = self._settings.recipe
+        keys = (self._asked.seed, epoch)
+        recipe = self._asked.recipe
         drawn = draw_crops(recipe, keys, samples)
-        crops = training_crops(recipe, self._settings.image_size, drawn, *_sizes(pixels))
+        crops = training_crops(recipe, self._asked.image_size, drawn, *_sizes(pixels))
         images = self._augment(self._cut(pixels, crops), epoch, samples)
         images = self._normaliser.train([images], epoch, samples)
         sizes = [len(batch.samples) for batch in block]
@@ -59,19 +60,19 @@ class InMemorySource:
 
     def evaluate(self, rank: int = 0, world_size: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Centre crops of this rank's evaluation images, with their labels."""
-        for samples in evaluation_batches(self.eval_size, self._settings.batch.micro, rank, world_size):
+        for samples in evaluation_batches(self.eval_size, self._asked.batch.micro, rank, world_size):
             yield self._centred(samples)
 
     @torch.no_grad()
     def _centred(self, samples: np.ndarray) -> tuple[Tensor, Tensor]:
         index = to_device(samples, self._device)
         pixels, labels = (tensor.index_select(0, index) for tensor in self._evaluation)
-        size = self._settings.image_size
-        crops = centre_crops(size, evaluation_side(size, self._settings.recipe.eval_crop), *_sizes(pixels))
+        size = self._asked.image_size
+        crops = centre_crops(size, evaluation_side(size, self._asked.recipe.eval_crop), *_sizes(pixels))
         return self._normaliser.normalise([self._cut(pixels, crops)], len(samples)), labels
 
     def _cut(self, pixels: Tensor, crops: Crops) -> Tensor:
-        return cut(pixels, crops, self._settings.image_size, self._settings.recipe.interpolation)
+        return cut(pixels, crops, self._asked.image_size, self._asked.recipe.interpolation)
 
     def close(self) -> None:
         """Free the images."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from experiments.config.settings import Batch, Data, Recipe, Settings
 from experiments.errors import ConfigError
 from experiments.randomness import derive, permutation
 
@@ -21,6 +22,22 @@ class MicroBatch(NamedTuple):
     index: int  # type: ignore[assignment]  # micro batch within the step
 
 
+class Pipeline(NamedTuple):
+    """The part of a run's settings that its images depend on."""
+
+    data: Data
+    recipe: Recipe
+    batch: Batch
+    image_size: int
+    seed: int
+    workers: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Pipeline":
+        """That part of a run's settings."""
+        return cls(*(getattr(settings, name) for name in cls._fields))
+
+
 class DataSource(Protocol):
     """A data set that is ready to train on."""
 
@@ -28,7 +45,6 @@ class DataSource(Protocol):
     in_chans: int
     train_size: int
     eval_size: int
-    checksum: str
     class_names: tuple[str, ...]
 
     def train(self, epoch: int, steps: range, micro: range) -> Iterator[MicroBatch]:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.config.settings import Settings
 from experiments.data.augment.crops import centre_crops, draw_crops, evaluation_side, training_crops
 from experiments.data.augment.normalise import Augmenter
 from experiments.data.decode import UnreadableImage, View, load_crops
 from experiments.data.in_memory import keep_freed_memory
+from experiments.data.source import Pipeline
 from experiments.data.splits import ImageFiles
 from experiments.randomness import derive
 
@@ -48,12 +48,12 @@ class ChunkDataset(torch.utils.data.Dataset[LoadedChunk]):
     """
 
     def __init__(
-        self, settings: Settings, train: ImageFiles, evaluation: ImageFiles, augment: Augmenter | None = None
+        self, asked: Pipeline, train: ImageFiles, evaluation: ImageFiles, augment: Augmenter | None = None
     ) -> None:
-        self.settings, self.train, self.evaluation, self.augment = settings, train, evaluation, augment
+        self.asked, self.train, self.evaluation, self.augment = asked, train, evaluation, augment
 
     def __getitem__(self, chunk: Chunk) -> LoadedChunk:
-        data, size = self.settings.data, self.settings.image_size
+        data, size = self.asked.data, self.asked.image_size
         images = torch.empty(len(chunk.samples), data.channels, size, size, dtype=torch.uint8)
         files = self.train if chunk.epoch is not None else self.evaluation
         damaged: list[tuple[str, str]] = []
@@ -73,18 +73,18 @@ class ChunkDataset(torch.utils.data.Dataset[LoadedChunk]):
 
     def _load(self, files: ImageFiles, candidates: np.ndarray, chunk: Chunk) -> list[Tensor | UnreadableImage]:
         """The files `candidates`, cut out as is due to the chunk's images, however many or few these are."""
-        settings = self.settings
+        asked = self.asked
         paths = [files.root / files.names[candidate] for candidate in candidates]
-        how = (settings.image_size, settings.data.channels, settings.recipe.interpolation)
+        how = (asked.image_size, asked.data.channels, asked.recipe.interpolation)
         return load_crops(paths, self._view(chunk), *how)
 
     def _view(self, chunk: Chunk) -> View:
         """Which part to show of each of the chunk's images, once their sizes are known."""
-        settings, size = self.settings, self.settings.image_size
+        asked, size = self.asked, self.asked.image_size
         if chunk.epoch is None:
-            return partial(centre_crops, size, evaluation_side(size, settings.recipe.eval_crop))
-        drawn = draw_crops(settings.recipe, (settings.seed, chunk.epoch), chunk.samples)
-        return partial(training_crops, settings.recipe, size, drawn)
+            return partial(centre_crops, size, evaluation_side(size, asked.recipe.eval_crop))
+        drawn = draw_crops(asked.recipe, (asked.seed, chunk.epoch), chunk.samples)
+        return partial(training_crops, asked.recipe, size, drawn)
 
     def _replacement(self, files: ImageFiles, only: Chunk, damaged: list[tuple[str, str]]) -> Tensor | None:
         """The first readable one of other images of the same class as the chunk's only one."""

@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from experiments.config.settings import Settings
 from experiments.errors import ConfigError
 
 
@@ -81,18 +80,18 @@ def reproducible_products() -> None:
 
 
 @contextmanager
-def process_switches(settings: Settings, device: torch.device) -> Iterator[None]:
+def process_switches(device: torch.device, threads: int | None, precision: str, deterministic: bool) -> Iterator[None]:
     """Set thread count, determinism and fp32 arithmetic for one run; put them back for the next job of a multirun."""
-    threads = torch.get_num_threads()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        with arithmetic(settings.precision, settings.deterministic):
+        with arithmetic(precision, deterministic):
             yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
         if device.type == "cuda":
             torch.cuda.empty_cache()
 

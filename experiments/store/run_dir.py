@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from experiments.config.identity import config_id, run_id
+from experiments.config.identity import Identity
 from experiments.config.settings import Settings
 from experiments.errors import ConfigError, StorageError
 from experiments.store import atomic
@@ -88,9 +88,10 @@ class RunDir:
         self.weights = self.path / "last.safetensors"
 
     @classmethod
-    def locate(cls, settings: Settings) -> "RunDir":
+    def locate(cls, settings: Settings, identity: Identity | None = None) -> "RunDir":
         """Where the run of these settings lies: <runs_dir>/<label>-<regime>-s<seed>-<first 12 digits of its run_id>."""
-        name = f"{settings.label}-{settings.regime}-s{settings.seed}-{run_id(settings)[:12]}"
+        run_id = (identity or Identity.of(settings)).run_id
+        name = f"{settings.label}-{settings.regime}-s{settings.seed}-{run_id[:12]}"
         return cls(Path(settings.runs_dir) / name)
 
     def state(self) -> str:
@@ -104,7 +105,7 @@ class RunDir:
             return "failed"
         return "half" if self.config.exists() else "missing"
 
-    def start(self, settings: Settings, **details: Any) -> None:
+    def start(self, settings: Settings, identity: Identity, **details: Any) -> None:
         """Begin or continue the run of `settings` here; `details` (device, data folder, ...) go to environment.json.
 
         Removes the last failure's error.json and what a kill left half written; a damaged result.json is set aside.
@@ -112,11 +113,10 @@ class RunDir:
         """
         atomic.make_folder(self.path)
         atomic.sweep(self.path)
-        identity = run_id(settings)
         if self.config.exists():
-            self._check_owner(identity)
+            self._check_owner(identity.run_id)
         else:
-            config = {"run_id": identity, "config_id": config_id(settings), **public(settings)}
+            config = {"run_id": identity.run_id, "config_id": identity.config_id, **public(settings)}
             atomic.replace(self.config, [yaml.safe_dump(config, sort_keys=False, width=120).encode()])
         if self.state() == "damaged":
             log.warning("%s is damaged: it is set aside and the run continues from its checkpoint", self.result)
@@ -194,16 +194,16 @@ class RunDir:
         except ValueError as error:
             raise StorageError(str(error)) from None
 
-    def _check_owner(self, identity: str) -> None:
+    def _check_owner(self, run_id: str) -> None:
         """Raise ConfigError unless config.yaml names this run."""
         try:
             config = yaml.safe_load(read_bytes(self.config, MEBIBYTE))
             found = str(config["run_id"])
         except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, RecursionError):
             raise ConfigError(f"{self.config} is unreadable: remove it if this directory is the run's own") from None
-        if found != identity:
+        if found != run_id:
             raise ConfigError(
-                f"{self.path} holds run {found[:12]!r}, not {identity[:12]!r}: move it away or choose another runs_dir"
+                f"{self.path} holds run {found[:12]!r}, not {run_id[:12]!r}: move it away or choose another runs_dir"
             )
 
     def _note_session(self, settings: Settings, details: Mapping[str, Any]) -> None:

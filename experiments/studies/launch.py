@@ -1,6 +1,5 @@
 """What a multirun does: expand the command line into jobs, freeze them as a study, launch what is left of it."""
 
-import dataclasses
 import itertools
 import os
 import statistics
@@ -50,13 +49,6 @@ def expand(arguments: Sequence[str], params: Mapping[str, Any], study: Mapping[s
     return [[*outer, *entry] for outer, entry in itertools.product(sweeps, inner)]
 
 
-def with_checksum(settings: Settings) -> Settings:
-    """The settings with the checksum of the data as it lies there now; raises DataError where there is none."""
-    from experiments.data import checksum_of
-
-    return settings.replace(data=dataclasses.replace(settings.data, checksum=checksum_of(settings.data)))
-
-
 def _recipe(outer: Sequence[str], entry: Sequence[str]) -> Recipe:
     """The recipe of one run of a generated list, under the study's own overrides."""
     job = [*outer, *entry]
@@ -65,7 +57,10 @@ def _recipe(outer: Sequence[str], entry: Sequence[str]) -> Recipe:
 
 def settings_of(job: Sequence[str]) -> Settings:
     """The settings of one job, with the checksum of its data."""
-    return with_checksum(settings_from(compose(job), job))
+    from experiments.data import with_checksum
+
+    settings = settings_from(compose(job), job)
+    return settings.replace(data=with_checksum(settings.data))
 
 
 def _settings_of_many() -> Callable[[Sequence[str]], Settings]:
@@ -203,6 +198,8 @@ def frozen_settings(config: DictConfig) -> Settings:
     Raises:
         ConfigError: the data is not what it was when the study was planned.
     """
+    from experiments.data import checksum_of
+
     plain: Any = OmegaConf.to_container(config, resolve=True)
     here = settings_from(plain)
     if plain["study"]["file"] is None:
@@ -210,7 +207,7 @@ def frozen_settings(config: DictConfig) -> Settings:
     study = frozen.read_study(Path(plain["study"]["file"]), here)
     settings = frozen.find_run(study, plain["study"]["run"])
     _say_precision(settings.precision, here.precision)
-    if with_checksum(settings).data.checksum != settings.data.checksum:
+    if checksum_of(settings.data) != settings.data.checksum:
         raise ConfigError(f"data={settings.data.name} has changed since {study.path.name} was planned; use replan=true")
     return settings
 

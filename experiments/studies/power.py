@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.config.identity import config_id, identity
+from experiments.config.identity import Identity
 from experiments.config.settings import Settings
 from experiments.errors import ConfigError
 from experiments.store.run_dir import RunDir, read_result
@@ -78,7 +78,7 @@ def games_of(study: FrozenStudy, states: Sequence[str]) -> list[Game]:
     """The runs of a study, those together that may be compared."""
     groups: dict[str, list[int]] = {}
     for i, settings in enumerate(study.runs):
-        asked = identity(settings)
+        asked = Identity.of(settings).asked
         shared = [*(asked[key] for key in SHARED), settings.design.stem_stride]
         groups.setdefault(json.dumps(shared, sort_keys=True), []).append(i)
     return [
@@ -88,7 +88,7 @@ def games_of(study: FrozenStudy, states: Sequence[str]) -> list[Game]:
 
 def _game(runs: Sequence[Settings], states: Sequence[str], orders: Sequence[Set]) -> Game:
     numbers: dict[str, int] = {}
-    cells = tuple(numbers.setdefault(config_id(settings), len(numbers)) for settings in runs)
+    cells = tuple(numbers.setdefault(Identity.of(settings).config_id, len(numbers)) for settings in runs)
     sets = dict(zip(reversed(cells), (settings.changes for settings in reversed(runs)), strict=True))
     used = {name for one in sets.values() for name in one}
     return Game(

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from experiments.config.settings import Settings
-from experiments.errors import ConfigError
+from experiments.config.settings import Batch
+from experiments.data import steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,10 @@ class BatchLayout:
     steps: int
 
     @classmethod
-    def of(cls, settings: Settings, train_size: int, ranks: int) -> "BatchLayout":
-        """Divide `settings.batch` over `ranks`; ConfigError with the nearest batch sizes that fit when it does not."""
-        size, micro, recipe = settings.batch.size, settings.batch.micro, settings.recipe
-        if micro % 2 and (recipe.mixup > 0 or recipe.cutmix > 0):
-            raise ConfigError(f"batch.micro={micro} must be even: mixup and cutmix mix images in pairs")
-        if train_size < size:
-            raise ConfigError(
-                f"batch.size={size} is larger than the {train_size} training images of data={settings.data.name}"
-            )
-        return cls(size, micro, ranks, settings.batch.accumulation(ranks), train_size // size)
+    def of(cls, batch: Batch, train_size: int, ranks: int) -> "BatchLayout":
+        """Divide a batch over `ranks`; ConfigError with the nearest batch sizes that fit when it does not."""
+        steps = steps_per_epoch(train_size, batch.size)
+        return cls(batch.size, batch.micro, ranks, batch.accumulation(ranks), steps)
 
     def micro_batches(self, rank: int) -> range:
         """Indices, within an optimizer step, of the micro batches that `rank` computes."""

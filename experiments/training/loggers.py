@@ -8,14 +8,25 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
-from experiments.config.settings import Settings
+from experiments.config.registry import LOGGERS
+from experiments.config.settings import Logger
 from experiments.errors import ConfigError, MissingExtraError
 
 log = logging.getLogger(__name__)
 
 Line = dict[str, Any]  # one line of metrics.jsonl
+
+
+class MirroredRun(NamedTuple):
+    """What a mirror shows of a run beside its metrics."""
+
+    folder: Path
+    run_id: str
+    asked: dict[str, Any]  # all that its id covers
+    step: str | None
+    study: str | None
 
 
 class Mirror(Protocol):
@@ -31,14 +42,13 @@ class Mirror(Protocol):
 class WandbMirror:
     """A W&B run under the run's own id. Offline, each session replaces the run's earlier offline parts."""
 
-    def __init__(self, settings: Settings, run_id: str, identity: dict[str, Any], folder: Path) -> None:
-        """Open the mirror below `folder`. Raises MissingExtraError or ConfigError."""
+    def __init__(self, options: Logger, run: MirroredRun) -> None:
+        """Open the mirror below the run's folder. Raises MissingExtraError or ConfigError."""
         try:
             import wandb
         except ImportError:
             raise MissingExtraError("logger=wandb needs wandb: pip install wandb") from None
-        options = settings.logger
-        for part in (folder / "wandb").glob(f"offline-run-*-{run_id}"):
+        for part in (run.folder / "wandb").glob(f"offline-run-*-{run.run_id}"):
             shutil.rmtree(part)
         quiet = wandb.Settings(
             silent=True,
@@ -55,12 +65,12 @@ class WandbMirror:
                 project=options.project,
                 entity=options.entity,
                 mode=cast(Any, options.mode),
-                id=run_id,
-                name=folder.name,
-                group=settings.study,
-                job_type=settings.step or "off_ladder",
-                config=identity,
-                dir=folder,
+                id=run.run_id,
+                name=run.folder.name,
+                group=run.study,
+                job_type=run.step or "off_ladder",
+                config=run.asked,
+                dir=run.folder,
                 resume="allow" if options.mode == "online" else None,
                 reinit="finish_previous",
                 settings=quiet,
@@ -83,16 +93,16 @@ class WandbMirror:
 class TensorBoardMirror:
     """Event files below the run directory, written anew by each session."""
 
-    def __init__(self, settings: Settings, run_id: str, identity: dict[str, Any], folder: Path) -> None:
-        """Open the mirror below `folder`. Raises MissingExtraError."""
+    def __init__(self, options: Logger, run: MirroredRun) -> None:
+        """Open the mirror below the run's folder. Raises MissingExtraError."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingExtraError(
                 "logger=tensorboard needs the package tensorboard: pip install tensorboard"
             ) from None
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        shutil.rmtree(run.folder / "tensorboard", ignore_errors=True)
+        self._writer = SummaryWriter(str(run.folder / "tensorboard"))
 
     def log(self, line: Line) -> None:
         """Add the line of one epoch as scalars, at its optimizer step."""
@@ -105,18 +115,13 @@ class TensorBoardMirror:
         self._writer.close()
 
 
-MIRRORS: dict[str, Any] = {"local": None, "wandb": WandbMirror, "tensorboard": TensorBoardMirror}
-
-
 class Mirrors:
-    """The mirror that `settings.logger` asks for, if any, behind one fault barrier."""
+    """The mirror that the logger's name asks for, if any, behind one fault barrier."""
 
-    def __init__(
-        self, settings: Settings, run_id: str, identity: dict[str, Any], folder: Path, *, enabled: bool = True
-    ) -> None:
+    def __init__(self, options: Logger, run: MirroredRun, *, enabled: bool = True) -> None:
         """Open the mirror, on one rank only (`enabled`). Raises MissingExtraError or ConfigError."""
-        kind = MIRRORS[settings.logger.name] if enabled else None
-        self._mirror: Mirror | None = kind(settings, run_id, identity, folder) if kind else None
+        kind = LOGGERS[options.name].load() if enabled else None
+        self._mirror: Mirror | None = kind(options, run) if kind else None
 
     def replay(self, history: Sequence[Line]) -> None:
         """Repeat the lines written by earlier sessions."""

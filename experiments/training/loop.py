@@ -5,30 +5,23 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from experiments.config.settings import Settings
-from experiments.data import DataSource, MicroBatch
+from experiments.data import MicroBatch
 from experiments.errors import InterruptedRun
 from experiments.randomness import derive
 from experiments.runtime.device import autocast
-from experiments.runtime.distributed import Ranks
-from experiments.runtime.signals import StopFlag
-from experiments.store.checkpoint import Checkpoints
-from experiments.store.run_dir import RunDir
-from experiments.training.batches import BatchLayout
-from experiments.training.mixing import Mixing, loss_of
-from experiments.training.optim import learning_rate, set_learning_rate
-from experiments.training.progress import Reporter
-from experiments.training.state import TrainState
+from experiments.training.job import Job
+from experiments.training.mixing import loss_of
+from experiments.training.optim import set_learning_rate
 from experiments.training.summary import chance_warning
-from experiments.training.validate import evaluate
+from experiments.training.validate import Validation, validate
+
+log = logging.getLogger(__name__)
 
 
 class NonFiniteError(Exception):
@@ -39,58 +32,67 @@ class NonFiniteError(Exception):
         self.step = step
 
 
-class LossLog:
-    """The losses of the steps since the last look, kept on the device."""
+def run_epoch(job: Job) -> dict[str, Any]:
+    """Finish the epoch under way and return its line of metrics, which is on disk by then.
 
-    def __init__(self, capacity: int, device: torch.device) -> None:
-        self._losses = torch.zeros(capacity, device=device)
-        self.count = 0
+    Raises InterruptedRun (after saving) or NonFiniteError, on all ranks at the same step.
+    """
+    counters = job.state.counters
+    first, began = counters.step, time.monotonic()
+    # ---- train
+    job.reporter.start_epoch(counters.epoch, first)
+    train_epoch(job)
+    trained = time.monotonic()
+    images = (job.layout.steps - first) * job.layout.size
+    speed = images / max(1e-9, trained - began)
+    # ---- evaluate
+    line = _evaluated(job)
+    ended = time.monotonic()
+    # ---- record and save
+    counters.images, counters.train_seconds = counters.images + images, counters.train_seconds + trained - began
+    counters.epoch, counters.step, counters.loss_sum, counters.loss_count = line["epoch"], 0, 0.0, 0
+    timing = {"epoch": line["epoch"], "train_seconds": trained - began, "eval_seconds": ended - trained}
+    if job.ranks.main:
+        job.run_dir.append_metrics(line)
+        job.run_dir.append_timing({**timing, "images_per_second": speed})
+    save(job)
+    job.reporter.end_epoch(line, ended - began, speed)
+    _flag_chance(job, line["epoch"])
+    if line["epoch"] < job.settings.recipe.epochs and job.ranks.any(job.stop.requested):
+        job.ranks.on_main(job.checkpoints.wait)
+        raise InterruptedRun(f"stopped after epoch {line['epoch']} with a checkpoint: the same command continues")
+    return line
 
-    @property
-    def full(self) -> bool:
-        """Whether the logging interval is over."""
-        return self.count == len(self._losses)
 
-    def push(self, loss: Tensor) -> None:
-        """Add the 0-d loss of one step without waiting for it."""
-        self._losses[self.count].copy_(loss)
-        self.count += 1
+def _evaluated(job: Job) -> dict[str, Any]:
+    """The line of metrics of the epoch just trained. BN's running averages become their mean over ranks first."""
+    counters, state = job.state.counters, job.state
+    job.ranks.mean(list(state.running_averages().values()))
+    raw = _validated(job, state.model)
+    averaged = _validated(job, state.ema.module) if state.ema else None
+    if not math.isfinite(raw.loss):
+        raise NonFiniteError(job.step, f"the validation loss became {raw.loss}")
+    return {
+        "epoch": counters.epoch + 1,
+        "step": job.step,
+        "lr": job.rate(job.step - 1),
+        "train_loss": counters.loss_sum / counters.loss_count,
+        "loss": raw.loss,
+        "top1": raw.top1,
+        "top1_ema": averaged.top1 if averaged else None,
+    }
 
-    def read(self, ranks: Ranks) -> list[float]:
-        """The mean over ranks of every loss since the last look, in order; waits for the device."""
-        losses = self._losses[: self.count]
-        ranks.mean([losses])
-        self.count = 0
-        return losses.tolist()
+
+def _validated(job: Job, network: nn.Module) -> Validation:
+    return validate(network, job.source, job.ranks, device=job.device, precision=job.settings.precision)
 
 
-@dataclass
-class Job:
-    """What the loop works with, put together once by `experiments.training.run`."""
-
-    settings: Settings
-    ranks: Ranks
-    device: torch.device
-    source: DataSource
-    layout: BatchLayout
-    mixing: Mixing
-    state: TrainState
-    network: nn.Module  # the state's model, wrapped for several ranks
-    losses: LossLog
-    run_dir: RunDir
-    checkpoints: Checkpoints
-    stop: StopFlag
-    reporter: Reporter
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def step(self) -> int:
-        """Finished optimizer steps of the whole run."""
-        return self.state.counters.epoch * self.layout.steps + self.state.counters.step
-
-    def rate(self, step: int) -> float:
-        """Learning rate of optimizer step `step` of the run, counted from 0."""
-        return learning_rate(self.settings.recipe, self.settings.lr, step, self.layout.steps)
+def _flag_chance(job: Job, epoch: int) -> None:
+    """Warn once a quarter of the epochs is over, and at the end, when the run has learned nothing."""
+    total = job.settings.recipe.epochs
+    warning = chance_warning(job.run_dir.history(), job.source.num_classes) if job.ranks.main else None
+    if warning and epoch in (max(1, total // 4), total):
+        log.warning("%s", warning)
 
 
 def train_epoch(job: Job) -> None:
@@ -187,68 +189,6 @@ def stop_here(job: Job) -> None:
     """Save, wait until it is on disk, and leave."""
     save(job)
     job.ranks.on_main(job.checkpoints.wait)
-    total = job.settings.recipe.epochs * job.layout.steps
-    raise InterruptedRun(f"stopped after step {job.step} of {total} with a checkpoint: the same command continues")
-
-
-log = logging.getLogger(__name__)
-
-
-def run_epoch(job: Job) -> dict[str, Any]:
-    """Finish the epoch under way and return its line of metrics, which is on disk by then.
-
-    Raises InterruptedRun (after saving) or NonFiniteError, on all ranks at the same step.
-    """
-    counters = job.state.counters
-    first, began = counters.step, time.monotonic()
-    # ---- train
-    job.reporter.start_epoch(counters.epoch, first)
-    train_epoch(job)
-    trained = time.monotonic()
-    images = (job.layout.steps - first) * job.layout.size
-    speed = images / max(1e-9, trained - began)
-    # ---- evaluate
-    line = _evaluated(job)
-    ended = time.monotonic()
-    # ---- record and save
-    counters.images, counters.train_seconds = counters.images + images, counters.train_seconds + trained - began
-    counters.epoch, counters.step, counters.loss_sum, counters.loss_count = line["epoch"], 0, 0.0, 0
-    timing = {"epoch": line["epoch"], "train_seconds": trained - began, "eval_seconds": ended - trained}
-    if job.ranks.main:
-        job.run_dir.append_metrics(line)
-        job.run_dir.append_timing({**timing, "images_per_second": speed})
-    save(job)
-    job.reporter.end_epoch(line, ended - began, speed)
-    _flag_chance(job, line["epoch"])
-    if line["epoch"] < job.settings.recipe.epochs and job.ranks.any(job.stop.requested):
-        job.ranks.on_main(job.checkpoints.wait)
-        raise InterruptedRun(f"stopped after epoch {line['epoch']} with a checkpoint: the same command continues")
-    return line
-
-
-def _evaluated(job: Job) -> dict[str, Any]:
-    """The line of metrics of the epoch just trained. BN's running averages become their mean over ranks first."""
-    counters, state = job.state.counters, job.state
-    job.ranks.mean(list(state.running_averages().values()))
-    score = partial(evaluate, source=job.source, ranks=job.ranks, device=job.device, precision=job.settings.precision)
-    raw = score(state.model)
-    averaged = score(state.ema.module) if state.ema else None
-    if not math.isfinite(raw.loss):
-        raise NonFiniteError(job.step, f"the validation loss became {raw.loss}")
-    return {
-        "epoch": counters.epoch + 1,
-        "step": job.step,
-        "lr": job.rate(job.step - 1),
-        "train_loss": counters.loss_sum / counters.loss_count,
-        "loss": raw.loss,
-        "top1": raw.top1,
-        "top1_ema": averaged.top1 if averaged else None,
-    }
-
-
-def _flag_chance(job: Job, epoch: int) -> None:
-    """Warn once a quarter of the epochs is over, and at the end, when the run has learned nothing."""
-    total = job.settings.recipe.epochs
-    warning = chance_warning(job.run_dir.history(), job.source.num_classes) if job.ranks.main else None
-    if warning and epoch in (max(1, total // 4), total):
-        log.warning("%s", warning)
+    raise InterruptedRun(
+        f"stopped after step {job.step} of {job.total_steps} with a checkpoint: the same command continues"
+    )

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from experiments.config.registry import OPTIMIZERS, SCHEDULES
 from experiments.config.settings import Recipe
 
 Kind = TypeVar("Kind", bound=Optimizer)
@@ -30,21 +31,21 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def _adamw(groups: list[dict], recipe: Recipe, peak: float) -> torch.optim.Optimizer:
+def adamw(groups: list[dict], recipe: Recipe, peak: float) -> Optimizer:
+    """AdamW (arXiv 1711.05101), in its fused form."""
     first, second = recipe.betas
     return _spared(torch.optim.AdamW)(groups, lr=peak, betas=(first, second), fused=True)
 
 
-def _sgd(groups: list[dict], recipe: Recipe, peak: float) -> torch.optim.Optimizer:
+def sgd(groups: list[dict], recipe: Recipe, peak: float) -> Optimizer:
+    """SGD with momentum, in its fused form."""
     return _spared(torch.optim.SGD)(groups, lr=peak, momentum=recipe.momentum, fused=True)
 
 
-_OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd}
-
-
-def build_optimizer(model: nn.Module, recipe: Recipe, peak: float) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, recipe: Recipe, peak: float) -> Optimizer:
     """The recipe's optimizer in its fused form, which skips an overflowed fp16 step without asking the host."""
-    return _OPTIMIZERS[recipe.optimizer](parameter_groups(model, recipe), recipe, peak)
+    built: Optimizer = OPTIMIZERS[recipe.optimizer].load()(parameter_groups(model, recipe), recipe, peak)
+    return built
 
 
 def _spared(kind: type[Kind]) -> type[Kind]:
@@ -62,7 +63,7 @@ def _spared(kind: type[Kind]) -> type[Kind]:
     return cast(type[Kind], type(kind.__name__, (kind,), {"step": step}))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Give every parameter group the rate of the coming step."""
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -78,20 +79,21 @@ def learning_rate(recipe: Recipe, peak: float, step: int, steps_per_epoch: int) 
     warmup = round(recipe.warmup_epochs * steps_per_epoch)
     if step < warmup:
         return peak * step / warmup
-    return _AFTER_WARMUP[recipe.schedule](recipe, peak, step, warmup, steps_per_epoch)
+    after: float = SCHEDULES[recipe.schedule].load()(recipe, peak, step, warmup, steps_per_epoch)
+    return after
 
 
-def _cosine(recipe: Recipe, peak: float, step: int, warmup: int, steps_per_epoch: int) -> float:
+def cosine(recipe: Recipe, peak: float, step: int, warmup: int, steps_per_epoch: int) -> float:
+    """From `peak` to `min_lr` along half a cosine, which ends with the run."""
     share = (step - warmup) / max(1, recipe.epochs * steps_per_epoch - warmup)
     return recipe.min_lr + 0.5 * (peak - recipe.min_lr) * (1 + math.cos(math.pi * min(1.0, share)))
 
 
-def _steps(recipe: Recipe, peak: float, step: int, warmup: int, steps_per_epoch: int) -> float:
+def steps(recipe: Recipe, peak: float, step: int, warmup: int, steps_per_epoch: int) -> float:
+    """A drop by `decay_factor` every `decay_every` epochs, counted from the start of the run."""
     return peak * recipe.decay_factor ** (step // steps_per_epoch // recipe.decay_every)
 
 
-def _constant(recipe: Recipe, peak: float, step: int, warmup: int, steps_per_epoch: int) -> float:
+def constant(recipe: Recipe, peak: float, step: int, warmup: int, steps_per_epoch: int) -> float:
+    """`peak` to the end."""
     return peak
-
-
-_AFTER_WARMUP = {"cosine": _cosine, "steps": _steps, "constant": _constant}

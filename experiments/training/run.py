@@ -7,28 +7,20 @@ from typing import Any
 
 import torch
 
-from experiments.config.identity import identity, run_id
+from experiments.config.identity import Identity
 from experiments.config.settings import Settings
-from experiments.data import DataSource, checksum_of, open_data
+from experiments.data import open_data, with_checksum
 from experiments.errors import DivergedError, InterruptedRun, StorageError
-from experiments.randomness import derive
-from experiments.runtime.device import compile_network, gradient_scaler, pick_device, process_switches
+from experiments.runtime.device import pick_device, process_switches
 from experiments.runtime.distributed import Ranks, detected, ranks_of
-from experiments.runtime.signals import StopFlag
-from experiments.store.checkpoint import Checkpoints, Loaded, save_weights, size_limit
+from experiments.store.checkpoint import Loaded, save_weights
 from experiments.store.lock import claim
 from experiments.store.result import read_result
 from experiments.store.run_dir import RunDir
-from experiments.training.batches import BatchLayout
-from experiments.training.ema import Ema
-from experiments.training.loggers import Mirrors
-from experiments.training.loop import Job, LossLog, NonFiniteError, run_epoch
-from experiments.training.mixing import Mixing
-from experiments.training.optim import build_optimizer
+from experiments.training.loggers import MirroredRun, Mirrors
+from experiments.training.loop import Job, NonFiniteError, run_epoch
 from experiments.training.progress import Reporter
-from experiments.training.state import TrainState
 from experiments.training.summary import compose_result
-from roadmap import build
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -43,17 +35,19 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     rendezvous = detected()
     device = pick_device(settings.device, rendezvous.local_rank)
-    with process_switches(settings, device), ranks_of(rendezvous, device) as ranks, ExitStack() as stack:
+    switches = process_switches(device, settings.threads, settings.precision, settings.deterministic)
+    with switches, ranks_of(rendezvous, device) as ranks, ExitStack() as stack:
         # ---- the record
-        checksum = ranks.on_main(lambda: checksum_of(settings.data))
+        checksum = ranks.on_main(lambda: with_checksum(settings.data).checksum)
         settings = settings.replace(data=dataclasses.replace(settings.data, checksum=checksum))
-        run_dir = RunDir.locate(settings)
-        sealed = ranks.on_main(lambda: _take(run_dir, settings, device, stack))
+        identity = Identity.of(settings)
+        run_dir = RunDir.locate(settings, identity)
+        sealed = ranks.on_main(lambda: _take(run_dir, settings, identity, device, stack))
         if sealed is not None:
             return _repeat(sealed, run_dir, ranks)
         # ---- the work
         try:
-            return _work(settings, ranks, device, run_dir, stack)
+            return _work(settings, identity, ranks, device, run_dir, stack)
         except (InterruptedRun, DivergedError):
             raise
         except Exception as error:
@@ -62,14 +56,16 @@ def run(settings: Settings) -> dict[str, Any]:
             raise
 
 
-def _take(run_dir: RunDir, settings: Settings, device: torch.device, stack: ExitStack) -> dict[str, Any] | None:
+def _take(
+    run_dir: RunDir, settings: Settings, identity: Identity, device: torch.device, stack: ExitStack
+) -> dict[str, Any] | None:
     """The sealed record if there is one; else claim the directory until `stack` closes and begin."""
     if not settings.rerun and run_dir.state() in ("finished", "diverged"):
         return read_result(run_dir.result)
     stack.enter_context(claim(run_dir.path))
     if settings.rerun:
         run_dir.clear()
-    run_dir.start(settings, device=str(device), torch=torch.__version__, threads=torch.get_num_threads())
+    run_dir.start(settings, identity, device=str(device), torch=torch.__version__, threads=torch.get_num_threads())
     return None
 
 
@@ -82,41 +78,33 @@ def _repeat(sealed: dict[str, Any], run_dir: RunDir, ranks: Ranks) -> dict[str, 
     return sealed
 
 
-def _work(settings: Settings, ranks: Ranks, device: torch.device, run_dir: RunDir, stack: ExitStack) -> dict[str, Any]:
+def _work(
+    settings: Settings,
+    identity: Identity,
+    ranks: Ranks,
+    device: torch.device,
+    run_dir: RunDir,
+    stack: ExitStack,
+) -> dict[str, Any]:
     """Train, evaluate and seal; everything opened here is closed by `stack`, also after an error."""
     # ---- data
     source = open_data(settings, device=device, rank=ranks.rank, world_size=ranks.world_size)
     stack.callback(source.close)
-    layout = BatchLayout.of(settings, source.train_size, ranks.world_size)
     # ---- network and everything that changes with it
-    state = build_state(settings, source, device)
-    network = ranks.wrap(state.model, device)
-    job = Job(
-        settings=settings,
-        ranks=ranks,
-        device=device,
-        source=source,
-        layout=layout,
-        mixing=Mixing.of(settings.recipe, source.num_classes),
-        state=state,
-        network=network,
-        losses=LossLog(settings.logger.log_every, device),
-        run_dir=run_dir,
-        checkpoints=checkpoints_of(settings, run_dir, state),
-        stop=stack.enter_context(StopFlag()),
-        reporter=Reporter(layout, settings.recipe.epochs, enabled=ranks.main),
-    )
+    job = Job.of(settings, source, run_dir, device=device, ranks=ranks, identity=identity, report=ranks.main)
     stack.callback(job.checkpoints.close)
+    stack.enter_context(job.stop)
     # ---- resume
     history = resume(job)
-    mirrors = Mirrors(settings, run_id(settings), identity(settings), run_dir.path, enabled=ranks.main)
+    mirrored = MirroredRun(run_dir.path, identity.run_id, identity.asked, settings.step, settings.study)
+    mirrors = Mirrors(settings.logger, mirrored, enabled=ranks.main)
     stack.callback(mirrors.close)
     mirrors.replay(history)
     announce(job)
     # ---- epochs
     try:
         with job.reporter:
-            while state.counters.epoch < settings.recipe.epochs:
+            while job.state.counters.epoch < settings.recipe.epochs:
                 mirrors.log(run_epoch(job))
     except NonFiniteError as problem:
         broken = problem
@@ -125,24 +113,6 @@ def _work(settings: Settings, ranks: Ranks, device: torch.device, run_dir: RunDi
     # ---- seal
     result: dict[str, Any] = ranks.on_main(lambda: seal(job))
     return result
-
-
-def build_state(settings: Settings, source: DataSource, device: torch.device) -> TrainState:
-    """The network with its initial weights, a function of the seed, and what trains it."""
-    torch.manual_seed(derive("init", settings.seed))
-    model = build(settings.design, num_classes=source.num_classes, in_chans=source.in_chans)
-    model.to(device).to(memory_format=torch.channels_last)
-    model.set_grad_checkpointing(settings.grad_checkpointing)
-    ema = Ema(model, settings.recipe.ema) if settings.recipe.ema else None
-    compile_network(model, settings.compile)
-    optimizer = build_optimizer(model, settings.recipe, settings.lr)
-    return TrainState(model, optimizer, gradient_scaler(settings.precision, device), ema)
-
-
-def checkpoints_of(settings: Settings, run_dir: RunDir, state: TrainState) -> Checkpoints:
-    """Where the run's checkpoints are kept; files larger than this state could be are refused unread."""
-    limit = size_limit(state.networks().values())
-    return Checkpoints(run_dir.path, run_id(settings), background=settings.checkpoint.background, max_bytes=limit)
 
 
 def resume(job: Job) -> list[dict[str, Any]]:
@@ -182,7 +152,7 @@ def announce(job: Job) -> None:
         f"{settings.precision} on {job.device}, {torch.get_num_threads()} threads, compile={settings.compile}"
     )
     if job.step:
-        job.reporter.say(f"continues after step {job.step} of {recipe.epochs * layout.steps}")
+        job.reporter.say(f"continues after step {job.step} of {job.total_steps}")
 
 
 def seal(job: Job, error: NonFiniteError | None = None) -> dict[str, Any]:
@@ -196,6 +166,6 @@ def seal(job: Job, error: NonFiniteError | None = None) -> dict[str, Any]:
         diverged = {"step": error.step, "checkpoint": kept[-1] if kept else None}
     counters = job.state.counters
     counters.wall_seconds += time.monotonic() - job.started
-    result = compose_result(job.settings, job.source, job.device, job.run_dir.history(), counters, diverged)
+    result = compose_result(job, diverged)
     job.run_dir.seal(result)
     return result

@@ -9,26 +9,18 @@ from typing import Any
 
 import torch
 
-from experiments.config.identity import config_id, run_id
-from experiments.config.settings import Settings
-from experiments.data import DataSource
 from experiments.store.run_dir import public
-from experiments.training.state import Counters
+from experiments.training.job import Job
 from roadmap import complexity_of
 
 PACKAGES = ("convnext-roadmap", "torch", "torchvision", "timm", "numpy", "safetensors")
 CHANCE = 0.98  # a validation loss above this share of ln(classes) is no better than guessing
 
 
-def compose_result(
-    settings: Settings,
-    source: DataSource,
-    device: torch.device,
-    history: Sequence[dict[str, Any]],
-    counters: Counters,
-    diverged: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str, Any]:
     """The record to seal, from the run's own metrics; `diverged` names the step and the last good checkpoint."""
+    settings, source, counters = job.settings, job.source, job.state.counters
+    history = job.run_dir.history()
     asked = public(settings)
     last = history[-1] if history else {"top1": None, "top1_ema": None, "loss": None}
     cost = complexity_of(
@@ -37,8 +29,8 @@ def compose_result(
     paper = complexity_of(settings.design.replace(stem_stride=4), image_size=224, num_classes=1000)
     warning = chance_warning(history, source.num_classes)
     return {
-        "run_id": run_id(settings),
-        "config_id": config_id(settings),
+        "run_id": job.identity.run_id,
+        "config_id": job.identity.config_id,
         **{key: asked[key] for key in ("step", "changes", "label", "study", "regime", "seed", "design")},
         **{key: asked[key] for key in ("recipe", "budget", "batch", "data", "precision", "image_size")},
         "eval_size": source.eval_size,
@@ -55,7 +47,7 @@ def compose_result(
         "wall_seconds": counters.wall_seconds,
         "status": "diverged" if diverged else "finished",
         "versions": versions(),
-        "device": device_name(device),
+        "device": device_name(job.device),
         "threads": torch.get_num_threads(),
         "git": git_state(),
         **({"diverged": diverged} if diverged else {}),

@@ -21,7 +21,7 @@ class Validation:
 
 
 @torch.no_grad()
-def evaluate(
+def validate(
     network: nn.Module,
     source: DataSource,
     ranks: Ranks,

@@ -6,10 +6,12 @@ crops, shifts, centre crops and evaluation are all crops, so both pipelines need
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments.config.registry import CROPS
 from experiments.config.settings import Recipe
 from experiments.randomness import derive, uniforms
 
@@ -41,28 +43,54 @@ class Drawn(NamedTuple):
     place: np.ndarray  # uniforms (B, K), of which K depends on the kind of crop
 
 
+class CropKind(NamedTuple):
+    """A value of recipe.crop: how many uniforms an image's crop takes, and what becomes of them.
+
+    `crops` maps (recipe, size, uniforms (B, draws), heights (B,), widths (B,)) to crops that are not yet flipped.
+    """
+
+    draws: int
+    crops: Callable[[Recipe, int, np.ndarray, np.ndarray, np.ndarray], Crops]
+
+
 def draw_crops(recipe: Recipe, keys: tuple[int, int], samples: np.ndarray) -> Drawn:
     """The draws of one epoch for the images `samples` (B,); `keys` = (run's seed, epoch)."""
     flip = uniforms(derive("flip", *keys), samples, 1)[:, 0] < recipe.flip
-    count = {"resized": 2 * ATTEMPTS + 2, "shift": 2, "none": 0}[recipe.crop]
-    return Drawn(flip, uniforms(derive("crop", *keys), samples, count))
+    return Drawn(flip, uniforms(derive("crop", *keys), samples, CROPS[recipe.crop].load().draws))
 
 
 def training_crops(recipe: Recipe, size: int, drawn: Drawn, height: np.ndarray, width: np.ndarray) -> Crops:
     """Crops for images of the given sizes (B,)."""
-    flip, u = drawn
-    if recipe.crop == "resized":
-        top, left, crop_height, crop_width = resized_boxes(u, height, width, recipe.crop_scale)
-        whole = np.full_like(top, size)
-        zero = np.zeros_like(top)
-        return Crops(Axis(top, crop_height, whole, zero), Axis(left, crop_width, whole, zero), flip)
+    crops: Crops = CROPS[recipe.crop].load().crops(recipe, size, drawn.place, height, width)
+    return crops._replace(flip=drawn.flip)
+
+
+def _resized(recipe: Recipe, size: int, u: np.ndarray, height: np.ndarray, width: np.ndarray) -> Crops:
+    top, left, crop_height, crop_width = resized_boxes(u, height, width, recipe.crop_scale)
+    whole = np.full_like(top, size)
+    zero = np.zeros_like(top)
+    return _unflipped(Axis(top, crop_height, whole, zero), Axis(left, crop_width, whole, zero))
+
+
+def _shifted(recipe: Recipe, size: int, u: np.ndarray, height: np.ndarray, width: np.ndarray) -> Crops:
     centre = centre_crops(size, size, height, width)
-    if recipe.crop == "none":
-        return centre._replace(flip=flip)
     shift = np.floor(u * (2 * recipe.crop_pad + 1)).astype(np.int64) - recipe.crop_pad
     y = centre.y._replace(offset=centre.y.offset + shift[:, 0])
     x = centre.x._replace(offset=centre.x.offset + shift[:, 1])
-    return Crops(y, x, flip)
+    return _unflipped(y, x)
+
+
+def _centred(recipe: Recipe, size: int, u: np.ndarray, height: np.ndarray, width: np.ndarray) -> Crops:
+    return centre_crops(size, size, height, width)
+
+
+RESIZED = CropKind(2 * ATTEMPTS + 2, _resized)  # random resized crops
+SHIFTED = CropKind(2, _shifted)  # the whole image, moved by up to recipe.crop_pad pixels
+CENTRED = CropKind(0, _centred)
+
+
+def _unflipped(y: Axis, x: Axis) -> Crops:
+    return Crops(y, x, np.zeros(len(y.start), dtype=bool))
 
 
 def centre_crops(size: int, shorter: int, height: np.ndarray, width: np.ndarray) -> Crops:
@@ -72,7 +100,7 @@ def centre_crops(size: int, shorter: int, height: np.ndarray, width: np.ndarray)
     for length in (height, width):
         resized = shorter * length // side
         axes.append(Axis(np.zeros_like(length), length, resized, np.rint((resized - size) / 2).astype(np.int64)))
-    return Crops(axes[0], axes[1], np.zeros(len(side), dtype=bool))
+    return _unflipped(axes[0], axes[1])
 
 
 def evaluation_side(size: int, eval_crop: float) -> int:

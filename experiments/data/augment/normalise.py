@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.config.settings import Settings
+from experiments.config.settings import Data, Recipe
 from experiments.data.augment.crops import erasing_boxes
 from experiments.data.augment.operations import augment
 from experiments.data.augment.randaugment import draw, parse_policy
@@ -21,9 +21,8 @@ CACHED = 2**19  # values that a CPU normalises at once, 2 MiB: what lies between
 class Augmenter:
     """RandAugment of one run, on whatever device the images are; a function of (seed, epoch, sample) for each image."""
 
-    def __init__(self, settings: Settings) -> None:
-        data, recipe = settings.data, settings.recipe
-        self.seed, self.channels, self.interpolation = settings.seed, data.channels, recipe.interpolation
+    def __init__(self, data: Data, recipe: Recipe, seed: int) -> None:
+        self.seed, self.channels, self.interpolation = seed, data.channels, recipe.interpolation
         self.policy = parse_policy(recipe.randaugment) if recipe.randaugment else None
         # what geometric operations show outside the image: the mean colour, as timm has it
         self.fill = tuple(min(255, round(255 * value)) for value in data.mean)
@@ -41,9 +40,9 @@ class Augmenter:
 class Normaliser:
     """The steps after cutting and RandAugment, for one run on one device."""
 
-    def __init__(self, settings: Settings, device: torch.device) -> None:
-        data, recipe = settings.data, settings.recipe
-        self.recipe, self.seed, self.size, self.channels = recipe, settings.seed, settings.image_size, data.channels
+    def __init__(self, data: Data, erasing: float, seed: int, size: int, device: torch.device) -> None:
+        """`erasing` is a probability, `size` the side in pixels."""
+        self.erasing, self.seed, self.size, self.channels = erasing, seed, size, data.channels
         shift, scale = [-m / d for m, d in zip(data.mean, data.std, strict=True)], [1 / (255 * d) for d in data.std]
         # of a row of pixels, whose channels lie side by side in channels-last memory
         self.shift, self.scale = (torch.tensor(values, device=device).repeat(self.size) for values in (shift, scale))
@@ -61,7 +60,7 @@ class Normaliser:
     def train(self, parts: Iterable[Tensor], epoch: int, samples: np.ndarray) -> Tensor:
         """Normalise and erase the images `samples` (B,), which come in parts as for `normalise`."""
         pixels = self.normalise(parts, len(samples))
-        if self.recipe.erasing:
+        if self.erasing:
             self._erase(pixels, (self.seed, epoch), samples)
         return pixels
 
@@ -87,7 +86,7 @@ class Normaliser:
 
     def _erase(self, images: Tensor, keys: tuple[int, int], samples: np.ndarray) -> None:
         """Fill boxes of some of the images with noise."""
-        chosen, boxes = erasing_boxes(self.recipe.erasing, self.size, keys, samples)
+        chosen, boxes = erasing_boxes(self.erasing, self.size, keys, samples)
         if not len(chosen):
             return
         places = (uniforms(derive("erased place", *keys), samples[chosen], 1)[:, 0] * NOISES).astype("int64")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from experiments.config.compose import settings_from
-from experiments.config.identity import config_id, identity, run_id
+from experiments.config.identity import Identity, run_id
 from experiments.config.schema import compose
 from experiments.config.settings import Batch, Settings
 from experiments.config.techniques import TECHNIQUES, active, is_on
@@ -245,7 +245,7 @@ def test_match_gmacs_is_resolved_into_the_design() -> None:
     composed = settings("+step=depthwise", "match_gmacs=4.5")
     assert complexity_of(composed.design, image_size=224, num_classes=1000).gmacs == pytest.approx(4.5, rel=0.02)
     assert composed.step is None
-    assert "match_gmacs" not in str(identity(composed))
+    assert "match_gmacs" not in str(Identity.of(composed).asked)
 
 
 # --- batch and learning rate
@@ -357,7 +357,8 @@ def test_run_id_covers_what_changes_the_result_and_nothing_else() -> None:
 
 def test_config_id_is_shared_by_seeds_only() -> None:
     zero, one, other = settings("seed=0"), settings("seed=1"), settings("seed=1", "recipe.epochs=3")
-    assert config_id(zero) == config_id(one) != config_id(other)
+    shared = [Identity.of(item).config_id for item in (zero, one, other)]
+    assert shared[0] == shared[1] != shared[2]
     assert len({run_id(item) for item in (zero, one, other)}) == 3
 
 

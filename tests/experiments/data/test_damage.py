@@ -22,6 +22,7 @@ from experiments.config.settings import Batch, Data, Recipe
 from experiments.data.augment.crops import centre_crops, draw_crops, training_crops
 from experiments.data.decode import LARGEST_IMAGE, UnreadableImage, View, load_crops
 from experiments.data.readers import folder
+from experiments.data.source import Pipeline
 from experiments.data.worker import Chunk, ChunkDataset
 from experiments.errors import DataError
 from tests.experiments.data.sources import batches, encoded, make_folders, photograph, same, settings_for, source_for
@@ -173,7 +174,7 @@ def test_unreadable_images_are_counted_named_and_replaced(damaged, workers, capl
 
 def test_the_replacement_is_a_readable_image_of_the_same_class_and_not_always_the_neighbour(damaged):
     splits = folder.read(damaged, 32)
-    loader = ChunkDataset(settings_for(damaged), splits.train, splits.evaluation)
+    loader = ChunkDataset(Pipeline.of(settings_for(damaged)), splits.train, splits.evaluation)
     distances = set()
     for sample in range(len(splits.train)):
         _, found, hopeless = loader[Chunk(0, np.array([sample]))]
@@ -247,7 +248,7 @@ def test_random_bytes_in_good_files_never_do_more_than_fail(tmp_path):
 def test_a_piece_depends_on_nothing_but_the_order(tmp_path):
     data = make_folders(tmp_path)
     splits = folder.read(data, 32)
-    loader = ChunkDataset(settings_for(data), splits.train, splits.evaluation)
+    loader = ChunkDataset(Pipeline.of(settings_for(data)), splits.train, splits.evaluation)
     np.random.seed(1)
     torch.manual_seed(1)
     one = loader[Chunk(3, np.array([4, 5]))].images

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.config.identity import run_id
+from experiments.config.identity import Identity, run_id
 from experiments.config.settings import Batch, Budget, Data, Recipe, Settings
 from experiments.errors import ConfigError, DataError, StorageError
 from experiments.store.run_dir import RESULT_FIELDS, RunDir, public, read_lines, read_result
@@ -40,12 +40,17 @@ def result_for(**changes: Any) -> dict[str, Any]:
     return record | changes
 
 
+def start(run: RunDir, settings: Settings, **details: Any) -> None:
+    """Start the run of these settings there."""
+    run.start(settings, Identity.of(settings), **details)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     """A started run."""
     settings = settings_for(tmp_path / "runs")
     run = RunDir.locate(settings)
-    run.start(settings, device="cpu")
+    start(run, settings, device="cpu")
     return run
 
 
@@ -58,11 +63,11 @@ def test_the_states_of_a_run(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     run = RunDir.locate(settings)
     assert run.state() == "missing"
-    run.start(settings)
+    start(run, settings)
     assert run.state() == "half"
     run.fail(DataError("no images"))
     assert run.state() == "failed"
-    run.start(settings)
+    start(run, settings)
     assert run.state() == "half"
     run.seal(result_for(status="diverged", top1=None, top1_best=None, loss=None))
     assert run.state() == "diverged"
@@ -70,7 +75,7 @@ def test_the_states_of_a_run(tmp_path: Path) -> None:
     assert run.state() == "finished"
     run.result.write_bytes(run.result.read_bytes()[:-20])
     assert run.state() == "damaged"
-    run.start(settings)
+    start(run, settings)
     assert run.state() == "half"
     run.seal(result_for())
     run.clear()
@@ -109,20 +114,20 @@ def test_config_yaml_is_the_resolved_configuration(run: RunDir, tmp_path: Path) 
 
 
 def test_the_same_run_may_go_on_with_other_unhashed_settings(run: RunDir, tmp_path: Path) -> None:
-    run.start(settings_for(tmp_path / "runs", workers=0, device="cpu"))
+    start(run, settings_for(tmp_path / "runs", workers=0, device="cpu"))
     assert len(json.loads(run.environment.read_text())["sessions"]) == 2
 
 
 def test_a_directory_that_holds_another_run_is_refused(run: RunDir, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds run .* move it away"):
-        run.start(settings_for(tmp_path / "runs", seed=4))
+        start(run, settings_for(tmp_path / "runs", seed=4))
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2", b"\xff\xfe", b"- a", b"!!python/object/apply:os.system ['true']"])
 def test_an_unreadable_config_is_one_line(run: RunDir, tmp_path: Path, content: bytes) -> None:
     run.config.write_bytes(content)
     with pytest.raises(ConfigError, match="is unreadable") as caught:
-        run.start(settings_for(tmp_path / "runs"))
+        start(run, settings_for(tmp_path / "runs"))
     assert "\n" not in str(caught.value)
 
 
@@ -251,7 +256,7 @@ def test_a_failure_of_ours_is_short_and_a_bug_keeps_its_frames(run: RunDir) -> N
 
 def test_temporary_files_of_a_killed_process_are_removed_by_the_next_start(run: RunDir, tmp_path: Path) -> None:
     (run.path / ".result.json.4711.tmp").write_text("half")
-    run.start(settings_for(tmp_path / "runs"))
+    start(run, settings_for(tmp_path / "runs"))
     assert not list(run.path.glob(".*.tmp"))
 
 

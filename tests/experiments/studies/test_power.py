@@ -10,7 +10,7 @@ import pytest
 from analysis.attribution import factorial, shapley
 from analysis.collect import collect
 from experiments.__main__ import main
-from experiments.config.identity import config_id, run_id
+from experiments.config.identity import Identity
 from experiments.config.settings import Settings
 from experiments.store.run_dir import RunDir
 from experiments.studies import frozen, launch, lists, power
@@ -34,7 +34,8 @@ def study_in(folder: Path, name: str, *typed: str, seeds: int = 3, **params: obj
 
 def finish(settings: Settings, top1: float) -> None:
     """Leave the sealed record of a run that was never trained."""
-    own = {"run_id": run_id(settings), "config_id": config_id(settings), "changes": list(settings.changes)}
+    identity = Identity.of(settings)
+    own = {"run_id": identity.run_id, "config_id": identity.config_id, "changes": list(settings.changes)}
     record = factory.record("kernel_7", settings.seed, top1, eval_size=50) | own | {"step": None}
     place = RunDir.locate(settings).result
     place.parent.mkdir(parents=True)

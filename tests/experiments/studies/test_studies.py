@@ -17,12 +17,12 @@ import run as program
 from experiments.__main__ import main as experiments_main
 from experiments.commands.estimate import LAUNCH, Speed
 from experiments.config import schema
-from experiments.config.identity import run_id
+from experiments.config.identity import Identity, run_id
 from experiments.config.settings import Settings
 from experiments.errors import ConfigError, StorageError
 from experiments.store.run_dir import RunDir
 from experiments.studies import frozen, launch
-from experiments.training import loop
+from experiments.training import job, loop
 from experiments.training import run as engine
 from roadmap.regimes import CONF
 from roadmap.steps import STEPS
@@ -224,9 +224,9 @@ def test_a_study_end_to_end(call: Callable[..., Outcome], tmp_path: Path, monkey
     with monkeypatch.context() as patch:  # the second of three runs fails
         true_loss = loop.loss_of
         patch.setattr(
-            engine,
+            job,
             "build_state",
-            lambda settings, *rest, true=engine.build_state: _broken(settings) or true(settings, *rest),
+            lambda settings, *rest, true=job.build_state: _broken(settings) or true(settings, *rest),
         )
         code, err = call(*command)
         assert code == 9
@@ -380,8 +380,8 @@ def test_status_of_every_state(
     plan = plan_of(tmp_path / "runs")
     engine.run(plan.runs[0])
     half, failed = (RunDir.locate(run) for run in plan.runs[1:])
-    half.start(plan.runs[1])
-    failed.start(plan.runs[2])
+    half.start(plan.runs[1], Identity.of(plan.runs[1]))
+    failed.start(plan.runs[2], Identity.of(plan.runs[2]))
     failed.fail(ConfigError("no good"))
     from experiments.commands.status import rows
 

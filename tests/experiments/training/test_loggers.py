@@ -66,7 +66,7 @@ def test_a_missing_or_failing_mirror_is_one_line_or_a_warning(
         def log(self, line: dict[str, Any]) -> None:
             raise OSError("no route to host")
 
-    monkeypatch.setitem(loggers.MIRRORS, "wandb", Failing)
+    monkeypatch.setattr(loggers, "WandbMirror", Failing)
     engine.run(settings_of(tmp_path / "failing", "logger=wandb"))
     assert "no route to host" in caplog.text
     assert RunDir(only_run(tmp_path / "failing")).state() == "finished"

@@ -15,6 +15,7 @@ from experiments.store.checkpoint import MANIFEST, Checkpoints
 from experiments.store.run_dir import RunDir
 from experiments.training import loop
 from experiments.training import run as engine
+from experiments.training.job import build_state
 from experiments.training.loop import Job
 from tests.experiments.training.runs import (
     BN,
@@ -54,7 +55,7 @@ def test_a_run_leaves_its_record_and_is_not_trained_twice(
     assert record["top1_ema"] == epochs[-1]["top1_ema"]
     assert (record["step"], record["epochs"], record["status"]) == (LN, 2, "finished")
     assert record["params"] == sum(
-        p.numel() for p in engine.build_state(settings, _Ten(), torch.device("cpu")).model.parameters()
+        p.numel() for p in build_state(settings, _Ten(), torch.device("cpu")).model.parameters()
     )
     assert {path.name for path in run.iterdir()} >= {
         "config.yaml",

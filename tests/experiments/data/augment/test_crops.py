@@ -9,7 +9,7 @@ from PIL import Image
 from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import CenterCrop, InterpolationMode, RandomResizedCrop, Resize
 
-from experiments.config.settings import Recipe
+from experiments.config.settings import Recipe, Settings
 from experiments.data.augment.crops import centre_crops, draw_crops, erasing_boxes, evaluation_side, training_crops
 from experiments.data.augment.normalise import Normaliser, _fill_at_once, _fill_one_by_one
 from experiments.data.augment.resample import cut
@@ -126,14 +126,18 @@ def test_erased_boxes_are_distributed_as_timms():
     assert (boxes[:, :2] >= 0).all() and (boxes[:, :2] + boxes[:, 2:] <= size).all()
 
 
+def normaliser_for(settings: Settings) -> Normaliser:
+    return Normaliser(settings.data, settings.recipe.erasing, settings.seed, settings.image_size, torch.device("cpu"))
+
+
 def test_erased_pixels_are_standard_normal_and_nothing_else_changes():
     count, size = 256, 32
     settings = settings_for(recipe={"randaugment": None, "erasing": 0.5})
-    finisher, samples = Normaliser(settings, torch.device("cpu")), np.arange(count)
+    normaliser, samples = normaliser_for(settings), np.arange(count)
     grey = torch.full((count, 3, size, size), 128, dtype=torch.uint8)
-    out = finisher.train([grey], 4, samples)
+    out = normaliser.train([grey], 4, samples)
     assert out.is_contiguous(memory_format=torch.channels_last)
-    plain = finisher.normalise([grey], len(grey))
+    plain = normaliser.normalise([grey], len(grey))
     chosen, boxes = erasing_boxes(0.5, size, (0, 4), samples)
     erased = torch.zeros(count, size, size, dtype=torch.bool)
     for i, (top, left, height, width) in zip(chosen, boxes, strict=True):
@@ -141,7 +145,7 @@ def test_erased_pixels_are_standard_normal_and_nothing_else_changes():
     assert torch.equal((out != plain).any(1), erased)
     noise = out.permute(0, 2, 3, 1)[erased]
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
-    again, other = finisher.train([grey], 4, samples), finisher.train([grey], 5, samples)
+    again, other = normaliser.train([grey], 4, samples), normaliser.train([grey], 5, samples)
     assert torch.equal(out, again) and not torch.equal(out, other)
 
 
@@ -159,17 +163,17 @@ def test_boxes_are_filled_alike_one_by_one_and_at_once():
 
 def test_normalisation_is_by_channel():
     settings = settings_for()
-    finisher = Normaliser(settings, torch.device("cpu"))
+    normaliser = normaliser_for(settings)
     black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
     size = settings.image_size
-    out = finisher.normalise([black_and_white.expand(-1, 1, size, size)], 2)
+    out = normaliser.normalise([black_and_white.expand(-1, 1, size, size)], 2)
     np.testing.assert_allclose(out, np.broadcast_to([[[[-1]]], [[[1]]]], out.shape), atol=1e-6)
 
 
 @pytest.mark.parametrize("sizes", [(2, 1), (2, 3)])
 def test_missing_and_surplus_images_are_no_batch(sizes: tuple[int, ...]):
-    finisher = Normaliser(settings_for(), torch.device("cpu"))
-    parts = [torch.zeros(size, 3, finisher.size, finisher.size, dtype=torch.uint8) for size in sizes]
+    normaliser = normaliser_for(settings_for())
+    parts = [torch.zeros(size, 3, normaliser.size, normaliser.size, dtype=torch.uint8) for size in sizes]
     with pytest.raises((ValueError, RuntimeError)):
-        finisher.normalise(parts, 4)
-    assert len(finisher.normalise(parts, sum(sizes))) == sum(sizes)
+        normaliser.normalise(parts, 4)
+    assert len(normaliser.normalise(parts, sum(sizes))) == sum(sizes)
