@@ -95,6 +95,15 @@ def ruled(default: Any, rule: Rule) -> Any:
     return field(default=default, metadata={"rule": rule})
 
 
+def later(default: Any, rule: Rule | None = None, *, before: Any) -> Any:
+    """A field that is younger than recorded runs, which computed what the value `before` asks for.
+
+    While it has that value it stays out of a run's identity, so that those runs stay known. `before` never changes,
+    whatever the default becomes.
+    """
+    return field(default=default, metadata={"before": before} | ({"rule": rule} if rule else {}))
+
+
 def resolved(default: Any) -> Any:
     """A dataclass field that is no config key: resolving finds its value out."""
     return field(default=default, metadata=RESOLVED)

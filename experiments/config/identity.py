@@ -55,17 +55,16 @@ def run_id(settings: Settings) -> str:
 
 
 def _asked(settings: Settings) -> dict[str, Any]:
-    recipe = dataclasses.asdict(settings.recipe)
-    for key in _RESOLVED_ELSEWHERE | set(idle_fields(settings.recipe)):
-        del recipe[key]
-    data = {key: value for key, value in dataclasses.asdict(settings.data).items() if key not in _NOT_CONTENT}
+    idle = _RESOLVED_ELSEWHERE | set(idle_fields(settings.recipe))
+    recipe = {key: value for key, value in _values(settings.recipe).items() if key not in idle}
+    data = {key: value for key, value in _values(settings.data).items() if key not in _NOT_CONTENT}
     asked = {
         "results_version": RESULTS_VERSION,
         "regime": settings.regime,
-        "design": dataclasses.asdict(settings.design),
+        "design": _values(settings.design),
         "recipe": recipe | {"lr": settings.lr},
-        "budget": dataclasses.asdict(settings.budget),
-        "batch": dataclasses.asdict(settings.batch),
+        "budget": _values(settings.budget),
+        "batch": _values(settings.batch),
         "data": data,
         "image_size": settings.image_size,
         "precision": settings.precision,
@@ -73,6 +72,15 @@ def _asked(settings: Settings) -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(asked, allow_nan=False))
     return plain
+
+
+def _values(section: Any) -> dict[str, Any]:
+    """The fields of a section, but for those that ask for what was computed before they existed (`fields.later`)."""
+    values = dataclasses.asdict(section)
+    for item in dataclasses.fields(section):
+        if "before" in item.metadata and values[item.name] == item.metadata["before"]:
+            del values[item.name]
+    return values
 
 
 def _digest(value: dict[str, Any]) -> str:

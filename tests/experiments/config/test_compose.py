@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from experiments.config.compose import settings_from
-from experiments.config.identity import Identity, run_id
+from experiments.config.fields import later
+from experiments.config.identity import Identity, _values, run_id
 from experiments.config.schema import compose
 from experiments.config.settings import Batch, Settings
 from experiments.config.techniques import TECHNIQUES, active, is_on
@@ -360,6 +361,19 @@ def test_config_id_is_shared_by_seeds_only() -> None:
     shared = [Identity.of(item).config_id for item in (zero, one, other)]
     assert shared[0] == shared[1] != shared[2]
     assert len({run_id(item) for item in (zero, one, other)}) == 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A section with a field that is younger than recorded runs, and one that was made stronger since."""
+
+    old: int = 1
+    young: float = later(0.5, before=0.0)
+
+
+def test_a_later_field_stays_out_of_the_identity_while_it_asks_for_what_was_computed_before() -> None:
+    assert _values(Section(young=0.0)) == {"old": 1}
+    assert _values(Section()) == {"old": 1, "young": 0.5}
 
 
 def test_equal_results_have_equal_ids_however_they_are_asked_for() -> None:
