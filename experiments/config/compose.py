@@ -7,6 +7,7 @@ from typing import Any
 from experiments.config.fields import is_resolved
 from experiments.config.identity import idle_fields
 from experiments.config.labels import labels_of
+from experiments.config.schema import known_keys, unknown_key
 from experiments.config.settings import PRECISIONS, Batch, Budget, Checkpoint, Data, Logger, Recipe, Settings
 from experiments.config.techniques import without
 from experiments.errors import ConfigError
@@ -77,10 +78,22 @@ def _check_whole(config: Mapping[str, Any], overrides: Iterable[str]) -> None:
     for override in overrides:
         if override.startswith("~"):
             raise ConfigError(f"{override}: a key cannot be deleted; set it to another value instead")
+    _check_keys(config)
     for name, cls in SECTIONS.items():
         for item in dataclasses.fields(cls):
             if not is_resolved(item) and config.get(name, {}).get(item.name, MISSING) == MISSING:
                 raise ConfigError(f"{name}.{item.name} is not set: choose a file with {name}=")
+
+
+def _check_keys(config: Mapping[str, Any]) -> None:
+    """`+key=value` appends any key to a config: one that nothing reads is refused."""
+    known = set(known_keys())
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    for key, value in config.items():
+        inside = [f"{key}.{name}" for name in value] if key in sections else []
+        for name in (key, *inside):
+            if name not in known:
+                raise unknown_key(name)
 
 
 def _check_group_names(config: Mapping[str, Any], typed: Iterable[str]) -> None:

@@ -1,9 +1,11 @@
 """Hydra's schema, derived from the fields of `Settings`: an unknown key or a wrong type fails while composing."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import field, make_dataclass
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -11,7 +13,7 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,6 +26,7 @@ from roadmap.regimes import CONF
 
 # Keys with another type or default in the config than once resolved.
 OPEN = {"precision", "image_size"}
+QUOTING = """put a value with blanks, accents or any of ~=[]{},:()$ in two pairs of quotes: 'data.root="/data/a=b"'"""
 
 
 def _annotation(annotation: Any) -> Any:
@@ -94,6 +97,29 @@ def config_schema() -> Any:
 
 
 @cache
+def known_keys() -> tuple[str, ...]:
+    """Every key of the config, sections and what lies in them: "seed", "recipe", "recipe.lr", ..."""
+
+    def walk(cls: Any, prefix: str) -> Iterator[str]:
+        for item in dataclasses.fields(cls):
+            yield prefix + item.name
+            if dataclasses.is_dataclass(item.type):
+                yield from walk(item.type, f"{prefix}{item.name}.")
+
+    return tuple(walk(config_schema(), ""))
+
+
+def unknown_key(key: str) -> ConfigError:
+    """The refusal of a key that does not exist, with the one that was probably meant."""
+    keys = known_keys()
+    by_leaf = {known.rpartition(".")[2]: known for known in reversed(keys)}
+    near = get_close_matches(key, keys, n=1, cutoff=0.75)
+    near = near or [by_leaf[leaf] for leaf in get_close_matches(key.rpartition(".")[2], by_leaf, n=1, cutoff=0.75)]
+    hint = f"did you mean {near[0]}?" if near else "python run.py --cfg job lists all"
+    return ConfigError(f"{key} is not a key of the configuration: {hint}")
+
+
+@cache
 def register() -> None:
     """Make known to Hydra what conf/config.yaml names: the schema, and the sweeper that runs studies."""
     store = ConfigStore.instance()
@@ -132,6 +158,11 @@ def refusals() -> Iterator[None]:
         for launcher, extra in LAUNCHERS.items():
             if f"hydra/launcher/{launcher}" in str(error):
                 raise MissingExtraError(f"launcher={extra} is not installed: pip install -e '.[{extra}]'") from None
+        absent = re.search(r"Could not override '([^']+)'", str(error))
+        if absent and "Key '" in f"{error} {error.__cause__}":
+            raise unknown_key(absent[1]) from None
+        if isinstance(error, OverrideParseException):
+            raise ConfigError(f"{error.override} cannot be read: {QUOTING}") from None
         raise ConfigError(one_line(error)) from None
 
 
