@@ -36,7 +36,12 @@ def _adamw(groups: list[dict], recipe: Recipe, peak: float) -> torch.optim.Optim
 
 
 def _sgd(groups: list[dict], recipe: Recipe, peak: float) -> torch.optim.Optimizer:
-    return _spared(torch.optim.SGD)(groups, lr=peak, momentum=recipe.momentum, fused=True)
+    optimizer = _spared(torch.optim.SGD)(groups, lr=peak, momentum=recipe.momentum, fused=True)
+    if recipe.momentum:
+        # torch would create them uninitialised in the first step and, where the loss scaler skips it, go on with that.
+        for parameter in (parameter for group in groups for parameter in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 _OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd}
