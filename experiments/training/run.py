@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from experiments.errors import DivergedError, InterruptedRun, StorageError
 from experiments.randomness import derive
 from experiments.runtime.device import compile_network, gradient_scaler, pick_device, process_switches
 from experiments.runtime.distributed import Ranks, detected, ranks_of
+from experiments.runtime.failures import machine_failures
 from experiments.runtime.signals import StopFlag
 from experiments.store.checkpoint import Checkpoints, Loaded, save_weights, size_limit
 from experiments.store.lock import claim
@@ -37,13 +39,19 @@ def run(settings: Settings) -> dict[str, Any]:
     A finished run is not trained again. Under torchrun or SLURM every process calls this with the same settings.
 
     Raises:
-        ConfigError, DataError, StorageError, ClaimedError, MissingExtraError: see experiments.errors.
+        ConfigError, DataError, StorageError, ClaimedError, MissingExtraError, LostRankError, ResourceError: see
+            experiments.errors.
         InterruptedRun: a signal stopped it; there is a checkpoint.
         DivergedError: the loss stopped being finite; the record is sealed and says so.
     """
     rendezvous = detected()
     device = pick_device(settings.device, rendezvous.local_rank)
-    with process_switches(settings, device), ranks_of(rendezvous, device) as ranks, ExitStack() as stack:
+    with (
+        process_switches(settings, device),
+        ranks_of(rendezvous, device) as ranks,
+        ExitStack() as stack,
+        machine_failures(),
+    ):
         # ---- the record
         checksum = ranks.on_main(lambda: checksum_of(settings.data))
         settings = settings.replace(data=dataclasses.replace(settings.data, checksum=checksum))
@@ -52,14 +60,21 @@ def run(settings: Settings) -> dict[str, Any]:
         if sealed is not None:
             return _repeat(sealed, run_dir, ranks)
         # ---- the work
-        try:
-            return _work(settings, ranks, device, run_dir, stack)
-        except (InterruptedRun, DivergedError):
-            raise
-        except Exception as error:
-            if ranks.main:
-                run_dir.fail(error)
-            raise
+        stack.enter_context(_failure_recorded(run_dir, ranks))
+        return _work(settings, ranks, device, run_dir, stack)
+
+
+@contextmanager
+def _failure_recorded(run_dir: RunDir, ranks: Ranks) -> Iterator[None]:
+    """Leave error.json after an error, unless it stands for a checkpoint or a sealed record."""
+    try:
+        yield
+    except (InterruptedRun, DivergedError):
+        raise
+    except Exception as error:
+        if ranks.main:
+            run_dir.fail(error)
+        raise
 
 
 def _take(run_dir: RunDir, settings: Settings, device: torch.device, stack: ExitStack) -> dict[str, Any] | None:

@@ -16,10 +16,11 @@ import yaml
 import run as program
 from experiments.__main__ import main as experiments_main
 from experiments.commands.estimate import LAUNCH, Speed
+from experiments.commands.status import rows
 from experiments.config import schema
 from experiments.config.identity import run_id
 from experiments.config.settings import Settings
-from experiments.errors import ConfigError, StorageError
+from experiments.errors import ConfigError, DataError, StorageError
 from experiments.store.run_dir import RunDir
 from experiments.studies import frozen, launch
 from experiments.training import loop
@@ -250,6 +251,33 @@ def test_a_study_end_to_end(call: Callable[..., Outcome], tmp_path: Path, monkey
     assert not list((tmp_path / "runs").glob("*.yaml"))  # Hydra wrote nothing of its own
 
 
+@pytest.mark.parametrize(
+    "error, state, then", [(StorageError("no space"), "half", "finished"), (DataError("no images"), "failed", "failed")]
+)
+def test_a_study_launches_again_what_the_machine_has_failed(
+    error: Exception, state: str, then: str,
+    call: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    command = ("-m", "+step=gelu,width", *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "open_data", _raising(error))
+        code, err = call(*command)
+        assert code == 9
+        assert f"0 of 2 runs finished, 2 {state} (gelu s0, width s0); the same command continues" in err
+    plan = plan_of(tmp_path / "runs")
+    assert frozen.states(plan) == [state] * 2
+    assert {row["note"].split(";")[0] for row in rows(tmp_path / "runs")} == {f"{type(error).__name__}: {error}"}
+    call(*command)
+    assert frozen.states(plan) == [then] * 2
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    return fail
+
+
 def _broken(settings: Settings) -> None:
     if settings.label == "stage_ratio":
         raise ConfigError("broken on purpose")
@@ -383,8 +411,6 @@ def test_status_of_every_state(
     half.start(plan.runs[1])
     failed.start(plan.runs[2])
     failed.fail(ConfigError("no good"))
-    from experiments.commands.status import rows
-
     found = {row["run"].split("-")[0]: row for row in rows(tmp_path / "runs")}
     assert [found[name]["state"] for name in ("gelu", "width", "kernel_5")] == ["finished", "half", "failed"]
     assert found["gelu"]["epoch"] == "1/1"
