@@ -15,7 +15,7 @@ import yaml
 
 import run as program
 from experiments.__main__ import main as experiments_main
-from experiments.commands.estimate import LAUNCH, Speed
+from experiments.commands.estimate import LAUNCH, Speed, recorded
 from experiments.commands.status import rows
 from experiments.config import schema
 from experiments.config.identity import run_id
@@ -398,6 +398,21 @@ def test_plan_uses_recorded_speeds(
     states = [dict(zip(header.split(","), row.split(","), strict=True)) for row in rows]
     assert [row["state"] for row in states] == ["finished", "finished", "missing"]
     assert float(states[2]["hours"]) > 0
+
+
+def test_the_newest_record_tells_the_speed(tmp_path: Path) -> None:
+    runs = [settings_for("+step=gelu", f"seed={seed}", f"runs_dir={tmp_path}") for seed in range(4)]
+    assert recorded(runs, runs[0]) is None
+    engine.run(runs[0])
+    first = RunDir.locate(runs[0])
+    record = json.loads(first.result.read_text())
+    for settings, seconds, when in zip(runs, (5.0, 7.0, 6.0), (100, 300, 200), strict=False):
+        place = RunDir.locate(settings)
+        place.path.mkdir(exist_ok=True)
+        place.result.write_text(json.dumps({**record, "wall_seconds": seconds, "epochs": 2}))
+        os.utime(place.result, (when, when))
+    assert recorded(runs, runs[3].replace(recipe=dataclasses.replace(runs[3].recipe, epochs=4))) == 14.0
+    assert recorded(runs, settings_for("+step=width", f"runs_dir={tmp_path}")) is None
 
 
 def test_status_of_every_state(
