@@ -151,6 +151,8 @@ def _unfinished(folder: str, path: str) -> Skipped:
     try:
         content = json.loads(error.read_bytes())
         why = str(content.get("message") or content.get("error") or "no message")
+        if content.get("machine") is True:
+            return _named(path, "half done", _one_line(f"{why}; the same command continues it"), folder)
     except (ValueError, OSError, AttributeError) as problem:
         why = f"error.json cannot be read: {problem}"
     return _named(path, "failed", _one_line(why), folder)

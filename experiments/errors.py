@@ -54,7 +54,17 @@ class StudyError(UserError):
     exit_code = 9
 
 
+class ResourceError(UserError):
+    """Memory ran out, or the system killed a data worker."""
+
+    exit_code = 10
+
+
 class InterruptedRun(UserError):
     """A signal asked the run to stop; it wrote a checkpoint and the same command continues it."""
 
     exit_code = 75
+
+
+# What the machine and not the run is to blame for: such a run is half done, and a study's same command continues it.
+OF_MACHINE = (StorageError, MissingExtraError, LostRankError, ResourceError)

@@ -161,12 +161,10 @@ def _seconds_per_save(job: Job, training: Iterator[int], train: float) -> tuple[
 
 def recorded(runs: Iterable[Settings], wanted: Settings) -> float | None:
     """Wall seconds of the newest finished run that computes the same as `wanted` but for its seed and epochs."""
-    for settings in runs:
-        if network_key(settings) != network_key(wanted):
-            continue
-        place = RunDir.locate(settings)
-        if place.state() == "finished":
-            result = read_result(place.result)
-            seconds: float = result["wall_seconds"] / max(1, result["epochs"])
-            return seconds * wanted.recipe.epochs
-    return None
+    alike = [RunDir.locate(settings) for settings in runs if network_key(settings) == network_key(wanted)]
+    finished = [place.result for place in alike if place.state() == "finished"]
+    if not finished:
+        return None
+    result = read_result(max(finished, key=lambda path: path.stat().st_mtime))
+    seconds: float = result["wall_seconds"] / max(1, result["epochs"])
+    return seconds * wanted.recipe.epochs

@@ -93,7 +93,7 @@ def row(place: RunDir, epochs: int, again: str) -> dict[str, str]:
         "top-1": f"{metrics[-1]['top1']:.2f}" if metrics and metrics[-1].get("top1") is not None else "",
         "images/s": f"{speed:.0f}" if speed else "",
         "time left": _clock(left) if left is not None else "",
-        "note": f"{_error(place.error)}; again: {again} retry_failed=true" if state == "failed" else "",
+        "note": _note(place, state, again),
     }
 
 
@@ -102,6 +102,14 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         return read_lines(path)
     except ValueError:
         return []  # a damaged file is the run's business when it continues; a status only looks
+
+
+def _note(place: RunDir, state: str, again: str) -> str:
+    """Why a run has stopped, where it says so, and how it goes on."""
+    if not place.error.exists() or state not in ("failed", "half"):
+        return ""
+    how = "the same command continues" if state == "half" else f"again: {again} retry_failed=true"
+    return f"{_error(place.error)}; {how}"
 
 
 def _error(path: Path) -> str:

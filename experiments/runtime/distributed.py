@@ -181,7 +181,7 @@ class Ranks:
 
 @contextmanager
 def ranks_of(rendezvous: Rendezvous, device: torch.device) -> Iterator[Ranks]:
-    """Join the processes of this run; a rank whose peer has died fails here within seconds instead of waiting."""
+    """Join the processes of this run; a rank whose peer has died fails within seconds instead of waiting."""
     if rendezvous.world_size == 1:
         yield Ranks()
         return
@@ -197,13 +197,6 @@ def ranks_of(rendezvous: Rendezvous, device: torch.device) -> Iterator[Ranks]:
         # process fail ends the others, and rank 0 may still be closing its files.
         ranks.any(False)
         dist.destroy_process_group()
-        raise
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or re.search("gloo|nccl", str(error), re.IGNORECASE):
-            raise errors.LostRankError(
-                f"rank {rendezvous.rank} lost another rank of this run, whose own message says why;"
-                " the same command continues from the last checkpoint"
-            ) from error
         raise
     dist.destroy_process_group()
 

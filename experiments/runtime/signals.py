@@ -130,13 +130,6 @@ def _requeue(handler: Any) -> None:
         raise StudyError(f"the job is not queued again, the same command continues: {error}") from None
 
 
-def ignore_in_worker() -> None:
-    """Make a helper process (a data loader's worker) deaf to the signals that its parent answers."""
-    signal.set_wakeup_fd(-1)
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
-
-
 def _forget_wakeup() -> None:
     """After a fork the child shares the parent's socket: its own signals must not count as the parent's."""
     if threading.current_thread() is threading.main_thread():

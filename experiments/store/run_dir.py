@@ -6,7 +6,7 @@ timing.jsonl       a line per epoch: seconds, images per second
 checkpoints/       see experiments.store.checkpoint
 last.safetensors   the final weights
 result.json        sealed last: a run has a result exactly when this file exists
-error.json         why it failed; removed by the next start
+error.json         why it failed, and whether the machine is to blame; removed by the next start
 environment.json   hosts, devices and absolute paths, one entry per start; never environment variables
 """
 
@@ -26,7 +26,7 @@ import yaml
 
 from experiments.config.identity import Identity
 from experiments.config.settings import Settings
-from experiments.errors import ConfigError, StorageError
+from experiments.errors import OF_MACHINE, ConfigError, StorageError
 from experiments.store import atomic
 from experiments.store.result import OPTIONAL_FIELDS, RESULT_FIELDS, TIMING_FIELDS, check_result, read_result
 from experiments.strict_json import MEBIBYTE, dump, parse, read_bytes, read_object
@@ -95,15 +95,24 @@ class RunDir:
         return cls(Path(settings.runs_dir) / name)
 
     def state(self) -> str:
-        """One of missing, half, finished, diverged, failed, damaged (a sealed record that cannot be read)."""
+        """One of missing, half, finished, diverged, failed, damaged (a sealed record that cannot be read).
+
+        A run that the machine has failed (OF_MACHINE of experiments.errors) is half done, as after a kill.
+        """
         if os.path.lexists(self.result):
             try:
                 return str(read_result(self.result)["status"])
             except ValueError:
                 return "damaged"
-        if self.error.exists():
+        if self.error.exists() and not self._stopped_by_machine():
             return "failed"
         return "half" if self.config.exists() else "missing"
+
+    def _stopped_by_machine(self) -> bool:
+        try:
+            return read_object(self.error).get("machine") is True
+        except ValueError:
+            return False
 
     def start(self, settings: Settings, identity: Identity, **details: Any) -> None:
         """Begin or continue the run of `settings` here; `details` (device, data folder, ...) go to environment.json.
@@ -174,6 +183,7 @@ class RunDir:
             "type": type(error).__name__,
             "message": _scrubbed(str(error)),
             "exit_code": error.exit_code if isinstance(error, UserError) else 1,
+            "machine": isinstance(error, OF_MACHINE),
             "traceback": [] if user else [f"{Path(f.filename).name}:{f.lineno} in {f.name}" for f in frames],
             "time": _now(),
         }

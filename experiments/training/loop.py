@@ -90,8 +90,10 @@ def _validated(job: Job, network: nn.Module) -> Validation:
 def _flag_chance(job: Job, epoch: int) -> None:
     """Warn once a quarter of the epochs is over, and at the end, when the run has learned nothing."""
     total = job.settings.recipe.epochs
-    warning = chance_warning(job.run_dir.history(), job.source.num_classes) if job.ranks.main else None
-    if warning and epoch in (max(1, total // 4), total):
+    if not job.ranks.main or epoch not in (max(1, total // 4), total):
+        return
+    warning = chance_warning(job.run_dir.history(), job.source.num_classes, job.settings.design)
+    if warning:
         log.warning("%s", warning)
 
 

@@ -39,7 +39,12 @@ def adamw(groups: list[dict], recipe: Recipe, peak: float) -> Optimizer:
 
 def sgd(groups: list[dict], recipe: Recipe, peak: float) -> Optimizer:
     """SGD with momentum, in its fused form."""
-    return _spared(torch.optim.SGD)(groups, lr=peak, momentum=recipe.momentum, fused=True)
+    optimizer = _spared(torch.optim.SGD)(groups, lr=peak, momentum=recipe.momentum, fused=True)
+    if recipe.momentum:
+        # torch would create them uninitialised in the first step and, where the loss scaler skips it, go on with that.
+        for parameter in (parameter for group in groups for parameter in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, peak: float) -> Optimizer:

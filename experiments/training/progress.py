@@ -8,6 +8,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from experiments.training.batches import BatchLayout
+from roadmap.pipes import without_reader
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Train on without a reader (`... | head -1`); Rich would exit with 1."""
+        without_reader()
 
 
 class Reporter:
@@ -16,7 +23,7 @@ class Reporter:
     def __init__(self, layout: BatchLayout, epochs: int, *, enabled: bool, console: Console | None = None) -> None:
         """Use as a context manager around the training loop."""
         self.layout, self.epochs, self.enabled = layout, epochs, enabled
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or _Console(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._since, self._images = time.monotonic(), 0
@@ -48,7 +55,7 @@ class Reporter:
     @staticmethod
     def line(text: str) -> None:
         """Print a line where there is no run to report on."""
-        Console(highlight=False, soft_wrap=True).print(text, markup=False)
+        _Console(highlight=False, soft_wrap=True).print(text, markup=False)
 
     def start_epoch(self, epoch: int, step: int) -> None:
         """Begin (or continue, at `step`) the epoch after `epoch` finished ones."""

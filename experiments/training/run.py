@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from experiments.data import open_data, with_checksum
 from experiments.errors import DivergedError, InterruptedRun, StorageError
 from experiments.runtime.device import pick_device, process_switches
 from experiments.runtime.distributed import Ranks, detected, ranks_of
+from experiments.runtime.failures import machine_failures
 from experiments.store.checkpoint import Loaded, save_weights
 from experiments.store.lock import claim
 from experiments.store.result import read_result
@@ -29,14 +31,15 @@ def run(settings: Settings) -> dict[str, Any]:
     A finished run is not trained again. Under torchrun or SLURM every process calls this with the same settings.
 
     Raises:
-        ConfigError, DataError, StorageError, ClaimedError, MissingExtraError: see experiments.errors.
+        ConfigError, DataError, StorageError, ClaimedError, MissingExtraError, LostRankError, ResourceError: see
+            experiments.errors.
         InterruptedRun: a signal stopped it; there is a checkpoint.
         DivergedError: the loss stopped being finite; the record is sealed and says so.
     """
     rendezvous = detected()
     device = pick_device(settings.device, rendezvous.local_rank)
     switches = process_switches(device, settings.threads, settings.precision, settings.deterministic)
-    with switches, ranks_of(rendezvous, device) as ranks, ExitStack() as stack:
+    with switches, ranks_of(rendezvous, device) as ranks, ExitStack() as stack, machine_failures():
         # ---- the record
         checksum = ranks.on_main(lambda: with_checksum(settings.data).checksum)
         settings = settings.replace(data=dataclasses.replace(settings.data, checksum=checksum))
@@ -46,14 +49,21 @@ def run(settings: Settings) -> dict[str, Any]:
         if sealed is not None:
             return _repeat(sealed, run_dir, ranks)
         # ---- the work
-        try:
-            return _work(settings, identity, ranks, device, run_dir, stack)
-        except (InterruptedRun, DivergedError):
-            raise
-        except Exception as error:
-            if ranks.main:
-                run_dir.fail(error)
-            raise
+        stack.enter_context(_failure_recorded(run_dir, ranks))
+        return _work(settings, identity, ranks, device, run_dir, stack)
+
+
+@contextmanager
+def _failure_recorded(run_dir: RunDir, ranks: Ranks) -> Iterator[None]:
+    """Leave error.json after an error, unless it stands for a checkpoint or a sealed record."""
+    try:
+        yield
+    except (InterruptedRun, DivergedError):
+        raise
+    except Exception as error:
+        if ranks.main:
+            run_dir.fail(error)
+        raise
 
 
 def _take(

@@ -11,10 +11,11 @@ import torch
 
 from experiments.store.run_dir import public
 from experiments.training.job import Job
-from roadmap import complexity_of
+from roadmap import Design, complexity_of
 
 PACKAGES = ("convnext-roadmap", "torch", "torchvision", "timm", "numpy", "safetensors")
-CHANCE = 0.98  # a validation loss above this share of ln(classes) is no better than guessing
+CHANCE = 0.98  # a loss above this share of ln(classes) is no better than guessing
+AVERAGED = 100  # steps until BatchNorm's running averages describe the network; after 66 they still did not
 
 
 def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
         settings.design, image_size=settings.image_size, num_classes=source.num_classes, in_chans=source.in_chans
     )
     paper = complexity_of(settings.design.replace(stem_stride=4), image_size=224, num_classes=1000)
-    warning = chance_warning(history, source.num_classes)
+    warning = chance_warning(history, source.num_classes, settings.design)
     return {
         "run_id": job.identity.run_id,
         "config_id": job.identity.config_id,
@@ -56,11 +57,21 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
     }
 
 
-def chance_warning(history: Sequence[dict[str, Any]], classes: int) -> str | None:
-    """One line when no epoch's validation loss was clearly below that of guessing, ln(classes)."""
-    if not history or min(line["loss"] for line in history) < CHANCE * math.log(classes):
+def chance_warning(history: Sequence[dict[str, Any]], classes: int, design: Design) -> str | None:
+    """One line when no epoch's training or validation loss was clearly below that of guessing, ln(classes).
+
+    Guessing costs this much whatever the targets are, smoothed and mixed ones included. The validation loss alone tells
+    nothing as long as BatchNorm's averages lag behind the network.
+    """
+    if not history or (design.norm == "bn" and history[-1]["step"] < AVERAGED):
         return None
-    return f"the validation loss never left chance level (ln {classes} = {math.log(classes):.3f}): nothing was learned"
+    if min(min(line["train_loss"], line["loss"]) for line in history) < CHANCE * math.log(classes):
+        return None
+    return (
+        f"neither the training nor the validation loss ever left chance level (ln {classes} = {math.log(classes):.3f}):"
+        " nothing was learned. Likely causes: a learning rate that is far too small or too large (the highest was"
+        f" {max(line['lr'] for line in history):.3g}), labels that do not belong to the images, images without content"
+    )
 
 
 def device_name(device: torch.device) -> str:

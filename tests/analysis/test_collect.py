@@ -88,10 +88,15 @@ def test_foreign_files_half_done_and_failed_runs(runs):
     (failed / "result.json").unlink()
     (failed / "config.yaml").write_text("][")
     (failed / "error.json").write_text(json.dumps({"message": "out of\nmemory"}))
+    full = next(runs.glob("width-*-s1-*"))
+    (full / "result.json").unlink()
+    (full / "error.json").write_text(json.dumps({"message": "no space", "machine": True}))
     found = collect(runs)
     assert states(found) == {
         "notes.txt": "foreign", "photos": "foreign", half.name: "half done", failed.name: "failed",
+        full.name: "half done",
     }  # fmt: skip
+    assert next(item.why for item in found.skipped if item.path == full.name).startswith("no space; the same command")
     by_state = {item.state: item for item in found.skipped}
     assert by_state["failed"].why == "out of memory"
     assert (by_state["failed"].step, by_state["failed"].seed) == ("width", 2)

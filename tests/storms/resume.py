@@ -87,8 +87,9 @@ def watch_restoring(
     """Write the parts that differ right after loading to `report`; `mutate` spoils what is loaded (for controls)."""
 
     def prepare() -> None:
+        from experiments.training import run as engine
 
-        resume, load = run.resume, Checkpoints.load
+        resume, load = engine.resume, Checkpoints.load
 
         def watched(job: Any) -> Any:
             history = resume(job)
@@ -97,7 +98,7 @@ def watch_restoring(
             report.write_text(json.dumps(unequal_parts(tensors, record, saved)))
             return history
 
-        run.resume = watched
+        engine.resume = watched
         if mutate is not None:
             Checkpoints.load = lambda self: mutate(load(self))
 

@@ -63,7 +63,7 @@ def test_only_the_modules_that_the_faults_suite_reaches_write_into_a_run(tmp_pat
     command = [sys.executable, "-c", WATCHED_RUN, str(tmp_path), *FAULTED.command(tmp_path)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=repo_root, env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "writers atomic.py claim.py"
+    assert done.stdout.splitlines()[-1] == "writers atomic.py lock.py"
 
 
 @pytest.mark.parametrize("check", ["_check_tensors", "_check_manifest"])

@@ -67,6 +67,10 @@ def test_the_states_of_a_run(tmp_path: Path) -> None:
     assert run.state() == "half"
     run.fail(DataError("no images"))
     assert run.state() == "failed"
+    run.fail(StorageError("no space"))  # the machine's failure
+    assert run.state() == "half"
+    run.error.write_text("{")
+    assert run.state() == "failed"
     start(run, settings)
     assert run.state() == "half"
     run.seal(result_for(status="diverged", top1=None, top1_best=None, loss=None))

@@ -15,11 +15,12 @@ import yaml
 
 import run as program
 from experiments.__main__ import main as experiments_main
-from experiments.commands.estimate import LAUNCH, Speed
+from experiments.commands.estimate import LAUNCH, Speed, recorded
+from experiments.commands.status import rows
 from experiments.config import schema
 from experiments.config.identity import Identity, run_id
 from experiments.config.settings import Settings
-from experiments.errors import ConfigError, StorageError
+from experiments.errors import ConfigError, DataError, StorageError
 from experiments.store.run_dir import RunDir
 from experiments.studies import frozen, launch
 from experiments.training import job, loop
@@ -250,6 +251,33 @@ def test_a_study_end_to_end(call: Callable[..., Outcome], tmp_path: Path, monkey
     assert not list((tmp_path / "runs").glob("*.yaml"))  # Hydra wrote nothing of its own
 
 
+@pytest.mark.parametrize(
+    "error, state, then", [(StorageError("no space"), "half", "finished"), (DataError("no images"), "failed", "failed")]
+)
+def test_a_study_launches_again_what_the_machine_has_failed(
+    error: Exception, state: str, then: str,
+    call: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    command = ("-m", "+step=gelu,width", *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "open_data", _raising(error))
+        code, err = call(*command)
+        assert code == 9
+        assert f"0 of 2 runs finished, 2 {state} (gelu s0, width s0); the same command continues" in err
+    plan = plan_of(tmp_path / "runs")
+    assert frozen.states(plan) == [state] * 2
+    assert {row["note"].split(";")[0] for row in rows(tmp_path / "runs")} == {f"{type(error).__name__}: {error}"}
+    call(*command)
+    assert frozen.states(plan) == [then] * 2
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    return fail
+
+
 def _broken(settings: Settings) -> None:
     if settings.label == "stage_ratio":
         raise ConfigError("broken on purpose")
@@ -372,6 +400,21 @@ def test_plan_uses_recorded_speeds(
     assert float(states[2]["hours"]) > 0
 
 
+def test_the_newest_record_tells_the_speed(tmp_path: Path) -> None:
+    runs = [settings_for("+step=gelu", f"seed={seed}", f"runs_dir={tmp_path}") for seed in range(4)]
+    assert recorded(runs, runs[0]) is None
+    engine.run(runs[0])
+    first = RunDir.locate(runs[0])
+    record = json.loads(first.result.read_text())
+    for settings, seconds, when in zip(runs, (5.0, 7.0, 6.0), (100, 300, 200), strict=False):
+        place = RunDir.locate(settings)
+        place.path.mkdir(exist_ok=True)
+        place.result.write_text(json.dumps({**record, "wall_seconds": seconds, "epochs": 2}))
+        os.utime(place.result, (when, when))
+    assert recorded(runs, runs[3].replace(recipe=dataclasses.replace(runs[3].recipe, epochs=4))) == 14.0
+    assert recorded(runs, settings_for("+step=width", f"runs_dir={tmp_path}")) is None
+
+
 def test_status_of_every_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -383,8 +426,6 @@ def test_status_of_every_state(
     half.start(plan.runs[1], Identity.of(plan.runs[1]))
     failed.start(plan.runs[2], Identity.of(plan.runs[2]))
     failed.fail(ConfigError("no good"))
-    from experiments.commands.status import rows
-
     found = {row["run"].split("-")[0]: row for row in rows(tmp_path / "runs")}
     assert [found[name]["state"] for name in ("gelu", "width", "kernel_5")] == ["finished", "half", "failed"]
     assert found["gelu"]["epoch"] == "1/1"

@@ -7,13 +7,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from experiments.config.settings import Batch
+from experiments.config.settings import Batch, Recipe
 from experiments.errors import ConfigError
 from experiments.runtime.device import pick_device
 from experiments.runtime.distributed import Rendezvous, find_rendezvous, first_host
 from experiments.training.batches import BatchLayout
+from experiments.training.mixing import Mixing, loss_of
 from experiments.training.progress import Reporter
 from experiments.training.summary import chance_warning
+from roadmap import Design
 
 
 def test_batch_arithmetic() -> None:
@@ -77,11 +79,37 @@ def test_unavailable_devices_are_refused() -> None:
             pick_device(name)
 
 
-def test_chance_level_is_flagged() -> None:
-    guess = math.log(10)
-    assert chance_warning([], 10) is None
-    assert "chance" in (chance_warning([{"loss": guess}, {"loss": guess * 1.1}], 10) or "")
-    assert chance_warning([{"loss": guess}, {"loss": guess * 0.9}], 10) is None
+@pytest.mark.parametrize(
+    ("train", "loss", "steps", "norm", "flagged"),
+    [
+        ((1.0, 1.0), (1.0, 1.1), 200, "bn", True),
+        ((1.0, 1.0), (1.0, 1.1), 2, "ln", True),
+        ((1.0, 1.0), (1.0, 1.1), 98, "bn", False),  # BatchNorm's averages are not ready
+        ((1.0, 1.0), (1.0, 0.9), 200, "bn", False),
+        ((1.0, 0.9), (1.0, 1.1), 200, "bn", False),  # the averages lag
+        ((0.9, 1.0), (1.0, 1.1), 200, "ln", False),
+    ],
+)
+def test_chance_level_is_flagged(
+    train: tuple[float, ...], loss: tuple[float, ...], steps: int, norm: str, flagged: bool
+) -> None:
+    guess, per_epoch = math.log(10), steps // 2
+    history = [
+        {"train_loss": a * guess, "loss": b * guess, "step": epoch * per_epoch, "lr": 1e-9}
+        for epoch, (a, b) in enumerate(zip(train, loss, strict=True), start=1)
+    ]
+    warning = chance_warning(history, 10, Design(norm=norm))
+    assert bool(warning) == flagged
+    assert warning is None or ("chance level" in warning and "learning rate" in warning and "1e-09" in warning)
+    assert chance_warning([], 10, Design(norm=norm)) is None
+
+
+def test_guessing_costs_the_same_with_every_kind_of_target() -> None:
+    mixing = Mixing.of(Recipe(mixup=0.8, cutmix=1.0, label_smoothing=0.1), 10)
+    labels = torch.arange(8) % 10
+    targets = mixing(torch.rand(8, 3, 8, 8), labels, 0, 0, 0)[1]
+    for goal in (labels, targets):
+        assert loss_of(torch.zeros(8, 10), goal, 0.1).item() == pytest.approx(math.log(10), rel=1e-5)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

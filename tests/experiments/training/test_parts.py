@@ -126,6 +126,27 @@ def test_optimizer_steps_as_torchs_own(recipe: Recipe) -> None:
     assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
 
 
+@pytest.mark.parametrize("recipe", [ENHANCED, ORIGINAL, Recipe(optimizer="sgd", momentum=0.0)])
+def test_a_skipped_first_step_leaves_no_trace(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp16 begins with steps that overflow: the loss scaler skips them, and what follows is as if they had not been."""
+    uninitialised = torch.empty_like  # may hold anything: here NaN
+    monkeypatch.setattr(torch, "empty_like", lambda *args, **rest: uninitialised(*args, **rest).fill_(math.nan))
+    torch.manual_seed(0)
+    skipping = nn.Linear(3, 3)
+    states = []
+    for network, factors in ((skipping, (math.inf, 1.0, 0.5)), (copy.deepcopy(skipping), (1.0, 0.5))):
+        optimizer, scaler = build_optimizer(network, recipe, 0.25), torch.amp.GradScaler("cpu", init_scale=1.0)
+        for factor in factors:
+            (scaler.scale(network(torch.ones(2, 3)).sum()) * factor).backward()
+            scaler.step(optimizer)
+            scaler.update(1.0)
+            optimizer.zero_grad()
+        moments = [value.tolist() for state in optimizer.state.values() for value in state.values()]
+        states.append(([parameter.tolist() for parameter in network.parameters()], moments))
+    assert states[0] == states[1]  # NaN equals nothing, itself included
+    assert bool(states[0][1]) == (recipe.optimizer == "adamw" or recipe.momentum > 0)
+
+
 def test_optimizer_leaves_the_compiler_unimported() -> None:
     code = """
 import sys, torch
