@@ -7,6 +7,8 @@ import pandas as pd
 from analysis import stats
 from analysis.ladder import GAIN, LOSS, RECIPE_STEPS, Ladder
 
+DECIMALS = 6  # of a gain in points: what lies behind is rounding, which would give equal values a sign and an order
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -40,7 +42,8 @@ def agreement_of(ladder: Ladder) -> Agreement | None:
     both = table[~recipe & table["gain"].notna() & table["paper_gain"].notna()]
     if len(both) < 3:
         return None
-    same = both["gain"] * both["paper_gain"] > 0
+    gain, paper_gain = both["gain"].round(DECIMALS), both["paper_gain"].round(DECIMALS)
+    same = gain * paper_gain > 0
     clear = both["verdict"].isin((GAIN, LOSS))
 
     def first(column: pd.Series) -> float:
@@ -49,7 +52,7 @@ def agreement_of(ladder: Ladder) -> Agreement | None:
     return Agreement(
         steps=tuple(both["step"]),
         values=stats.rank_correlation(both["top1"].tolist(), both["paper_top1"].tolist()),
-        gains=stats.rank_correlation(both["gain"].tolist(), both["paper_gain"].tolist()),
+        gains=stats.rank_correlation(gain.tolist(), paper_gain.tolist()),
         signs=stats.share(int(same.sum()), len(both)),
         matching=int(same.sum()),
         clear=stats.share(int((same & clear).sum()), int(clear.sum())),

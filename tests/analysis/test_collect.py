@@ -123,14 +123,15 @@ def test_unreadable_folder_is_reported(runs):
     blocked.chmod(0o700)
 
 
-def test_copies_count_once_and_contradicting_copies_not_at_all(runs):
+@pytest.mark.parametrize("other", [{"top1": 12.0}, {"status": "diverged"}])
+def test_copies_count_once_and_contradicting_copies_not_at_all(runs, other):
     first = next(runs.glob("gelu-*-s0-*"))
     shutil.copytree(first, runs / "copy")
     found = collect(runs)
     assert len(found.runs) == 3 * len(STEPS)
     assert [item.state for item in found.skipped] == ["duplicate"]
     content = json.loads((runs / "copy" / "result.json").read_text())
-    (runs / "copy" / "result.json").write_text(json.dumps(content | {"top1": 12.0}))
+    (runs / "copy" / "result.json").write_text(json.dumps(content | other))
     found = collect(runs)
     assert ladder_of(groups_of(found)[0][0]).row("gelu")["n"] == 2
     assert len(found.skipped) == 2

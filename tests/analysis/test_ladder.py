@@ -1,5 +1,6 @@
 """The table of a ladder: means, gains and verdicts from runs with known answers, and the paper's numbers as printed."""
 
+import dataclasses
 import math
 
 import pytest
@@ -99,6 +100,17 @@ def test_agreement_with_the_paper(tmp_path):
     opposite = agreement_of(ladder_from(tmp_path / "b", upside_down))
     assert opposite.gains.estimate == pytest.approx(-1, abs=0.01)
     assert (opposite.matching, opposite.signs.low) == (0, 0)
+
+
+def test_a_gain_of_nothing_agrees_with_nothing(tmp_path):
+    """Nor does what least squares makes of equal top-1s, some 1e-14 on either side of 0."""
+    flat = ladder_from(tmp_path, factory.ladder(lambda name: 80.1, noise=0, seed_effect=0))
+    assert flat.table["gain"].dropna().any()
+    found = agreement_of(flat)
+    assert (found.matching, found.signs.estimate) == (0, 0)
+    assert math.isnan(found.gains.estimate)
+    exact = dataclasses.replace(flat, table=flat.table.assign(gain=0.0))
+    assert agreement_of(exact).matching == 0
 
 
 @pytest.mark.parametrize("regime", ["tiny", "base"])

@@ -113,10 +113,14 @@ def test_one_run_per_step_gives_no_interval():
     assert np.isnan([low[0], high[0], p[0]]).all()
 
 
-def test_no_spread_at_all_is_no_certainty():
-    fit = AdditiveModel([0, 0, 1, 1], [0, 1, 0, 1]).fit(np.array([80.0, 80.0, 81.0, 81.0]))
-    assert float(fit.sigma) == 0
-    assert np.isnan(fit.intervals(np.array([[-1.0, 1.0]]))[1]).all()
+@pytest.mark.parametrize("spread, known", [(0, False), (1e-7, False), (1e-5, True)])
+def test_no_spread_at_all_is_no_certainty(spread, known):
+    """What rounding makes of equal values is no spread either; an image more in a million is one."""
+    a, b = [80.0, 80.0 + spread], [81.0, 81.0 - spread]
+    fit = AdditiveModel([0, 0, 1, 1], [0, 1, 0, 1]).fit(np.array([*a, *b]))
+    assert (float(fit.sigma) > 0) == known
+    for low in (fit.intervals(np.array([[-1.0, 1.0]]))[1], stats.paired(a, b).low, stats.two_sample(a, b).low):
+        assert np.isfinite(low).all() == known
 
 
 def test_published_summary_gives_the_t_test_of_scipy():
@@ -141,17 +145,25 @@ def test_detectable_effect_equals_statsmodels(n):
     assert stats.detectable(1 / math.sqrt(n), n - 1) == pytest.approx(expected, rel=1e-4)
 
 
-def test_seeds_needed_reaches_the_power_and_one_less_does_not():
-    effect, sigma, steps = 0.15, 0.1, 17
-    n = stats.seeds_needed(effect, sigma, steps)
+@pytest.mark.parametrize("steps", [2, 3, 17])
+@pytest.mark.parametrize("effect", np.linspace(0.06, 0.4, 18))
+def test_seeds_needed_reaches_the_power_and_one_less_does_not(effect, steps):
+    """With the degrees of freedom that a ladder of so many steps and seeds has when it is judged."""
+    sigma = 0.1
 
-    def power(count):
-        return stats.power_of(effect, sigma * math.sqrt(2 / count), (steps - 1) * (count - 1))
+    def power(seeds):
+        cells, blocks = np.divmod(np.arange(steps * seeds), seeds)
+        return stats.power_of(effect, sigma * math.sqrt(2 / seeds), AdditiveModel(cells, blocks).df)
 
-    assert power(n) >= 0.8 > power(n - 1)
-    assert math.isinf(stats.seeds_needed(1e-6, sigma, steps))
-    assert stats.seeds_needed(5.0, sigma, steps) == 2
-    assert math.isnan(stats.seeds_needed(0.1, math.nan, steps))
+    n = int(stats.seeds_needed(effect, sigma, steps))
+    assert power(n) >= 0.8
+    assert n == 2 or power(n - 1) < 0.8
+
+
+def test_seeds_needed_at_the_ends():
+    assert math.isinf(stats.seeds_needed(1e-6, 0.1, 17))
+    assert stats.seeds_needed(5.0, 0.1, 17) == 2
+    assert math.isnan(stats.seeds_needed(0.1, math.nan, 17))
 
 
 def test_paired_and_two_sample_equal_scipy():

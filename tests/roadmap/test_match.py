@@ -100,6 +100,16 @@ def test_the_nearest_width_is_found() -> None:
     assert best <= min(others)
 
 
+def test_of_widths_that_give_the_same_network_the_roundest_is_taken() -> None:
+    def channels(width: float) -> list[int]:
+        return [Design(width=width).stage_width(i) for i in range(4)]
+
+    for target in (3.9, 4.1, 4.7, 5.1):
+        matched = match_width(design_for("width"), target).width
+        same = [width for width in WIDTHS if channels(width) == channels(matched)]
+        assert matched == min(same, key=lambda width: width.as_integer_ratio()[1])
+
+
 def test_the_count_is_the_papers_whatever_the_stem_stride() -> None:
     plain = match_width(design_for("kernel_7"), 4.5)
     small = match_width(design_for("kernel_7", stem_stride=1), 4.5)

@@ -3,10 +3,12 @@
 import pytest
 import timm
 import torch
+import yaml
 
 import roadmap.timm_models  # noqa: F401  (registers the models)
+from experiments.config.settings import Recipe
 from roadmap import STEPS, design_for
-from roadmap.regimes import REGIMES
+from roadmap.regimes import CONF, REGIMES
 
 STEP_NAMES = [step.name for step in STEPS]
 
@@ -54,6 +56,14 @@ def without_head(model: torch.nn.Module) -> dict[str, torch.Tensor]:
         for key, value in model.state_dict().items()
         if not key.startswith("head.")
     }
+
+
+def test_the_default_preprocessing_is_that_of_the_runs() -> None:
+    config = timm.get_pretrained_cfg("roadmap_tiny_kernel_7")
+    recipe, imagenet = Recipe(), yaml.safe_load((CONF / "data" / "imagenet.yaml").read_text())["data"]
+    assert (config.crop_pct, config.interpolation) == (recipe.eval_crop, recipe.interpolation)
+    assert (list(config.mean), list(config.std)) == (imagenet["mean"], imagenet["std"])
+    assert (config.input_size[1], config.num_classes) == (imagenet["image_size"], imagenet["classes"])
 
 
 def test_some_features() -> None:

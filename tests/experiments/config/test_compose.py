@@ -264,6 +264,13 @@ def test_learning_rate_is_not_scaled_outside(size: int) -> None:
     assert settings("budget=paper", f"batch.size={size}", "recipe.lr=1e-3").lr == 1e-3
 
 
+@pytest.mark.parametrize("reference", [128, 16384])
+def test_a_rate_for_a_batch_outside_is_not_scaled_either(reference: int) -> None:
+    with pytest.raises(ConfigError, match=rf"recipe\.lr must be set .*lr_batch={reference}"):
+        settings("budget=paper", "batch.size=512", f"recipe.lr_batch={reference}")
+    assert settings("budget=paper", f"batch.size={reference}", f"recipe.lr_batch={reference}").lr == 4e-3
+
+
 def test_an_overlay_brings_its_own_rate() -> None:
     demo = settings()
     assert demo.batch.size < 256

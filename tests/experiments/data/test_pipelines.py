@@ -88,6 +88,13 @@ def test_seeds_differ_and_evaluation_does_not(data):
         assert torch.equal(images, other_images) and torch.equal(labels, other_labels)
 
 
+def test_evaluation_shows_the_recipes_share_of_an_image(data):
+    """Half the side: the middle of the whole, enlarged; smaller again it differs by what the two filters do."""
+    (whole, _), (half, _) = (next(iter(source_for(data, {"eval_crop": share}).evaluate())) for share in (1.0, 0.5))
+    middle = whole[..., 8:24, 8:24]
+    assert (torch.nn.functional.avg_pool2d(half, 2) - middle).abs().mean() < 0.3 * middle.std()
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_sees_every_image_exactly_once_over_all_ranks(data, world_size):
     source = source_for(data, batch=SMALL)

@@ -13,7 +13,7 @@ import torch
 
 from experiments.errors import StorageError
 from experiments.store import atomic
-from experiments.store.checkpoint import MANIFEST, SET_ASIDE, STATE, WRITING, Checkpoints
+from experiments.store.checkpoint import MANIFEST, SET_ASIDE, STATE, WRITING, Checkpoints, size_limit
 from experiments.store.tensor_file import pieces_of
 
 RUN, OTHER_RUN = "a" * 64, "b" * 64
@@ -210,6 +210,12 @@ def test_a_consistent_forgery_of_one_tensor_is_found(tmp_path: Path) -> None:
     (folder / MANIFEST).write_bytes(text)
     folder.rename(folder.with_name(f"step-00000010-{hashlib.sha256(text).hexdigest()[:16]}"))
     assert Checkpoints(tmp_path, RUN).load() is None
+
+
+def test_the_largest_state_of_a_run_is_allowed() -> None:
+    """A network with the three tensors per weight that an optimizer keeps at most; not twice that."""
+    network = torch.empty(2**28, device="meta")  # 1 GiB
+    assert 4 * 2**30 <= size_limit([network]) < 5 * 2**30
 
 
 def test_a_state_larger_than_allowed_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

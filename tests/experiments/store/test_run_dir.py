@@ -86,6 +86,20 @@ def test_the_states_of_a_run(tmp_path: Path) -> None:
     assert run.state() == "half"
 
 
+def test_nothing_that_an_earlier_training_produced_survives_a_rerun(run: RunDir) -> None:
+    """A rerun that is killed must not leave the weights of the run before it."""
+    kept = {path.name for path in run.path.iterdir()}
+    run.append_metrics({"epoch": 0})
+    run.append_timing({"epoch": 0})
+    run.seal(result_for())
+    run.fail(DataError("no images"))
+    run.weights.write_bytes(b"")
+    (run.checkpoints / "step-00000001-0123456789abcdef").mkdir(parents=True)
+    assert len(list(run.path.iterdir())) == len(kept) + 6
+    run.clear()
+    assert {path.name for path in run.path.iterdir()} == kept
+
+
 def test_only_environment_json_knows_this_machine(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "canary-4711")
     run.append_metrics({"epoch": 0, "loss": 1.5})

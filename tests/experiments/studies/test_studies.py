@@ -27,6 +27,7 @@ from experiments.training import job, loop
 from experiments.training import run as engine
 from roadmap.regimes import CONF
 from roadmap.steps import STEPS
+from tests.analysis import factory
 
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
 # The smallest runs that are runs: a second each.
@@ -215,6 +216,23 @@ def test_planning_for_other_machines_without_a_gpu_is_said(
     assert experiments_plan(tmp_path, monkeypatch, *slurm, "precision=bf16") == 0
     assert experiments_plan(tmp_path, monkeypatch, *slurm[1:], "seed=1") == 0
     assert "elsewhere" not in capsys.readouterr().err
+
+
+def test_what_is_sealed_is_not_launched_again(tmp_path: Path) -> None:
+    """A diverged run is a result as well: the same settings would diverge again."""
+    jobs = [[f"+step={step}", f"runs_dir={tmp_path}"] for step in ("gelu", "width", "kernel_7")]
+    plan = frozen.freeze("mine", tmp_path / "mine.json", jobs, lambda job: settings_for(*job))
+    for run, status in zip(plan.runs, ("finished", "diverged"), strict=False):
+        seal(run, status=status)
+    assert frozen.to_launch(plan, rerun=False, retry_failed=True) == [plan.runs[2]]
+    assert frozen.to_launch(plan, rerun=True, retry_failed=False) == list(plan.runs)
+
+
+def seal(run: Settings, **fields: Any) -> None:
+    """Leave the record of a run that was never trained."""
+    place = RunDir.locate(run)
+    place.path.mkdir()
+    place.seal(factory.record("gelu", **fields))
 
 
 # --- running
@@ -413,6 +431,14 @@ def test_the_newest_record_tells_the_speed(tmp_path: Path) -> None:
         os.utime(place.result, (when, when))
     assert recorded(runs, runs[3].replace(recipe=dataclasses.replace(runs[3].recipe, epochs=4))) == 14.0
     assert recorded(runs, settings_for("+step=width", f"runs_dir={tmp_path}")) is None
+
+
+def test_recorded_time_is_per_epoch_and_of_the_same_network_only(tmp_path: Path) -> None:
+    runs = [settings_for("+step=gelu", f"recipe.epochs={epochs}", f"runs_dir={tmp_path}") for epochs in (4, 6)]
+    assert recorded(runs, runs[1]) is None
+    seal(runs[0], epochs=4, wall_seconds=10.0)
+    assert recorded(runs, runs[1]) == pytest.approx(15)
+    assert recorded(runs, settings_for("+step=kernel_7")) is None
 
 
 def test_status_of_every_state(

@@ -13,10 +13,12 @@ from torch import nn
 
 from experiments.config.settings import Recipe
 from experiments.randomness import derive
-from experiments.runtime.device import compile_network
+from experiments.runtime.device import compile_network, gradient_scaler
+from experiments.runtime.distributed import Ranks
 from experiments.training.ema import Ema
 from experiments.training.mixing import Mixing, loss_of
 from experiments.training.optim import build_optimizer, learning_rate, parameter_groups
+from experiments.training.state import TrainState
 from roadmap import build
 from tests.conftest import ROOT
 
@@ -65,6 +67,13 @@ def test_cosine_rate_equals_timm_at_every_step() -> None:
     for step in range(9 * steps):
         timm.step_update(step)
         assert learning_rate(recipe, 0.3, step, steps) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+
+
+@pytest.mark.parametrize(("epochs", "steps", "warmup"), [(0.3, 9, 3), (0.3, 11, 3), (1.5, 7, 10), (0.02, 20, 0)])
+def test_warmup_reaches_the_peak_at_the_nearest_whole_step(epochs: float, steps: int, warmup: int) -> None:
+    recipe = Recipe(schedule="constant", epochs=20, warmup_epochs=epochs)
+    rates = [learning_rate(recipe, 0.5, step, steps) for step in range(warmup + 2)]
+    assert rates == pytest.approx([0.5 * step / warmup for step in range(warmup)] + [0.5, 0.5])
 
 
 @pytest.mark.parametrize("step", ["resnet50", "kernel_7", "separate_downsampling"])
@@ -252,18 +261,30 @@ def _loss_and_gradients(model: nn.Module, images: torch.Tensor, labels: torch.Te
     return [loss.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
 
-@pytest.mark.parametrize(("value", "finite"), [(0.0, True), (3e38, True), (-math.inf, False), (math.nan, False)])
-def test_any_number_of_the_state_that_is_not_finite_is_found(value: float, finite: bool) -> None:
-    """Large finite numbers pass, although their squares overflow."""
-    from experiments.runtime.device import gradient_scaler
-    from experiments.training.state import TrainState
-
+def _state_after_one_step() -> TrainState:
     model = build("kernel_7", regime="micro", num_classes=4)
     optimizer = build_optimizer(model, ENHANCED, 0.1)
     model(torch.randn(4, 3, 32, 32)).square().mean().backward()
     optimizer.step()
-    state = TrainState(model, optimizer, gradient_scaler("fp32", torch.device("cpu")), Ema(model, 0.9))
-    parameter = next(iter(model.parameters()))
+    return TrainState(model, optimizer, gradient_scaler("fp32", torch.device("cpu")), Ema(model, 0.9))
+
+
+def test_another_number_of_ranks_goes_on_from_the_mean_of_the_running_averages() -> None:
+    """Saved by three ranks, whose averages are 0, 1 and 2 above those of rank 0."""
+    state = _state_after_one_step()
+    before = {name: tensor.clone() for name, tensor in state.running_averages().items()}
+    saved = {name: tensor.clone() for name, tensor in state.tensors(Ranks()).items()}
+    saved |= {f"rank{rank}.{name}": tensor + rank for rank in range(3) for name, tensor in before.items()}
+    state.restore(saved, state.record(Ranks()) | {"ranks": 3}, Ranks())
+    for name, tensor in state.running_averages().items():
+        torch.testing.assert_close(tensor, before[name] + 1)
+
+
+@pytest.mark.parametrize(("value", "finite"), [(0.0, True), (3e38, True), (-math.inf, False), (math.nan, False)])
+def test_any_number_of_the_state_that_is_not_finite_is_found(value: float, finite: bool) -> None:
+    """Large finite numbers pass, although their squares overflow."""
+    state = _state_after_one_step()
+    parameter = next(iter(state.model.parameters()))
     for tensor in (
         parameter,
         state.optimizer.state[parameter]["exp_avg"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.config.identity import RESULTS_VERSION
 from experiments.errors import DivergedError, InterruptedRun, StorageError
@@ -17,6 +17,10 @@ from experiments.training import loop
 from experiments.training import run as engine
 from experiments.training.job import build_state
 from experiments.training.loop import Job
+from experiments.training.state import Counters
+from experiments.training.summary import compose_result
+from experiments.training.validate import Validation
+from roadmap import complexity_of
 from tests.experiments.training.runs import (
     BN,
     GOLDEN,
@@ -69,7 +73,37 @@ def test_a_run_leaves_its_record_and_is_not_trained_twice(
 
 
 class _Ten:
-    num_classes, in_chans = 10, 3
+    num_classes, in_chans, eval_size, damaged = 10, 3, 24, 0
+
+
+def test_costs_are_the_runs_own_and_the_papers(tmp_path: Path) -> None:
+    """The figure's axis counts 224 pixels, 1000 classes and stem stride 4, whatever a run is trained with."""
+    settings = settings_of(tmp_path, "data.stem_stride=2", "design.layer_scale=null", step=BN)
+    record = compose_result(settings, _Ten(), torch.device("cpu"), [], Counters())
+    own, paper = complexity_of(settings.design, image_size=32, num_classes=10), complexity_of(BN, regime="micro")
+    assert (record["gmacs"], record["params"]) == (own.gmacs, own.params)
+    assert (record["gmacs_224"], record["params_1k"]) == (paper.gmacs, paper.params)
+
+
+def test_top1_ema_is_that_of_the_averaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(network: nn.Module, **_: Any) -> Validation:
+        trained = next(network.parameters()).requires_grad
+        return Validation(loss=1.0, top1=25.0 if trained else 75.0, images=24)
+
+    monkeypatch.setattr(loop, "evaluate", score)
+    record = engine.run(settings_of(tmp_path, "recipe.ema=0.9", "recipe.epochs=1"))
+    assert (record["top1"], record["top1_ema"]) == (25, 75)
+
+
+def test_clipping_does_not_see_the_loss_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp16's scaled gradients are unscaled first: a scale that is a power of two changes nothing but rounding."""
+    losses = []
+    for scale in (1.0, 2.0**12):
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        monkeypatch.setattr(engine, "gradient_scaler", lambda *_, scaler=scaler: scaler)
+        engine.run(settings_of(tmp_path / str(scale), "recipe=original", "recipe.clip_grad=0.5", "recipe.lr=0.5"))
+        losses += [[line["train_loss"] for line in lines(only_run(tmp_path / str(scale)))]]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("step", [BN, LN])
