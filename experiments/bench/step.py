@@ -15,7 +15,8 @@ from experiments.bench.options import ENDS, PRECISIONS, add_rounds, check_rounds
 from experiments.bench.timing import interleave, ratio
 from experiments.errors import ConfigError
 from experiments.runtime.device import arithmetic, autocast, reproducible_products
-from roadmap import STEPS, build
+from roadmap import build
+from roadmap.steps import BY_NAME, END
 
 HELP = "a full training step of ladder rows beside torchvision's and timm's modules"
 CLASSES = 1000
@@ -112,7 +113,7 @@ def network_of(name: str, size: int) -> nn.Module:
     """A peer, or a row with layer scale in the enhanced recipe's rows, as in the paper's Table 5."""
     if name in PEERS:
         return PEERS[name](size)
-    scaled = next(step for step in STEPS if step.name == name).recipe == "enhanced"
+    scaled = BY_NAME[name].recipe == END.recipe
     return build(name, layer_scale=LAYER_SCALE if scaled else None)
 
 
