@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from roadmap.steps import START
+
 _NEEDS_QUOTES = set("[]{}() ,*&|;<>$")
 
 
@@ -14,7 +16,7 @@ def command(overrides: Iterable[str]) -> str:
 
 def rebuilt(record: Mapping[str, Any]) -> str:
     """A command from a record: step or changes, groups, seed. Single values that were typed are in its config.yaml."""
-    overrides = [f"+step={record['step'] or 'resnet50'}"]
+    overrides = [f"+step={record['step'] or START.name}"]
     if not record["step"] and record["changes"]:
         overrides.append(f"add=[{','.join(record['changes'])}]")
     overrides += [

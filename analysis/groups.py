@@ -12,9 +12,9 @@ from analysis.attribution.single import technique_between, techniques_off
 from analysis.collect import Collection, Skipped
 from analysis.records import COLUMNS
 from experiments.errors import ConfigError
-from roadmap import STEPS
+from roadmap.steps import END, STEPS
 
-_LADDER_RECIPES = tuple(dict.fromkeys(step.recipe for step in reversed(STEPS)))  # the last step's recipe first
+_LADDER_RECIPES = tuple(dict.fromkeys(step.recipe for step in (END, *reversed(STEPS))))  # that of the end first
 SETTINGS = ("design", "recipe", "budget", "data", "batch", "versions")
 
 

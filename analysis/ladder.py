@@ -13,9 +13,9 @@ import pandas as pd
 from analysis import stats
 from analysis.groups import Group
 from analysis.speeds import NO_SPEEDS, REGIME, SIZE, SWIN, Speeds
-from roadmap import STEPS, complexity_of, paper
+from roadmap import complexity_of, paper
 from roadmap.effects.noise import AdditiveModel, Means
-from roadmap.steps import BY_NAME, CHANGES
+from roadmap.steps import BY_NAME, CHANGES, START, STEPS
 
 _WIDTH_STEPS = tuple(name for name in BY_NAME if name in CHANGES and set(BY_NAME[name].delta) == {"width"})
 RECIPE_STEPS = tuple(step.name for step in STEPS if step.parent is not None and not step.raw_delta)
@@ -91,7 +91,7 @@ def paper_ladder(regime: str, speeds: Speeds = NO_SPEEDS) -> Ladder:
     known = speeds if regime == REGIME else NO_SPEEDS
     published = {row.step: row for row in paper.rows() if row.regime == regime and not row.is_reference}
     rows = []
-    for step in STEPS:
+    for step in (step for step in STEPS if step.name in published):
         row = published[step.name]
         numbers = {"top1": row.top1, "std": _nan(row.top1_std), "n": row.seeds or 1, "gmacs": row.gflops_counted}
         numbers["params"] = complexity_of(step.name, regime=regime).params
@@ -101,7 +101,7 @@ def paper_ladder(regime: str, speeds: Speeds = NO_SPEEDS) -> Ladder:
     means = stats.means_from_summary(frame["top1"], frame["std"], frame["n"])
     cells = {name: index for index, name in enumerate(frame["step"])}
     table = _with_sensitivity(_with_paper(_with_gains(frame, means, cells), regime), pd.DataFrame(columns=_RUN_COLUMNS))
-    ends = published[STEPS[0].name].label.split(" (")[0]
+    ends = published[START.name].label.split(" (")[0]
     title = f"the paper, ImageNet-1K, {ends} / {_swin(regime).label} regime"  # type: ignore[union-attr]
     moved = [r.label for r in paper.rows() if r.regime == regime and r.gflops != r.gflops_counted]
     notes = (f"GFLOPs as counted; the paper's table prints other values for {', '.join(moved)}.",) if moved else ()

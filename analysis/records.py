@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.commands import rebuilt
 from roadmap import STEPS, Design, UserError, design_for, step_at
+from roadmap.design import flags_asked_by
 from roadmap.resolve import without_width
 
 # column -> sqlite type; the order is the order of the table
@@ -54,7 +55,7 @@ _SAME_NAME = (
     *("params", "gmacs", "params_1k", "gmacs_224", "images_per_second", "wall_seconds", "status", "device"),
     "threads",
 )
-_RECIPE_FLAGS = ("layer_scale", "init", "drop_path")
+_RECIPE_FLAGS = flags_asked_by("recipe")
 # of data; where they matter they are in the design and in image_size
 _NOT_CONTENT = ("root", "download", "damaged_share", "image_size", "stem_stride")
 _OPTIONAL = ("batch", "precision", "image_size")

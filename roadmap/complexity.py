@@ -1,12 +1,15 @@
 """Parameters, multiply-accumulates and activations of a design, counted from its plan without torch."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from roadmap.design import Design
-from roadmap.plan import Conv, NetworkPlan, plan_network
+from roadmap.operations import Op
+from roadmap.plan import NetworkPlan, Ops, plan_network
 from roadmap.resolve import design_for
+
+Side = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -29,39 +32,37 @@ class Complexity:
         return self.macs / 1e9
 
 
-def walk(plan: NetworkPlan, image_size: int | tuple[int, int]) -> Iterator[tuple[str, Conv, int]]:
-    """Yield (name, convolution, output positions) for every convolution of the network in op order.
+def walk(plan: NetworkPlan, image_size: int | Side) -> Iterator[tuple[str, Op, int]]:
+    """Yield (name, operation, output positions) for every operation of the network in order; names as the modules'.
 
     `image_size` is the side of a square image or (height, width), in pixels.
     """
     side = (image_size, image_size) if isinstance(image_size, int) else image_size
-    side = _down(side, plan.stem.stride)
-    yield "stem", plan.stem, math.prod(side)
-    if plan.max_pool:
-        side = _down(side, 2)
+    side = yield from _along(plan.stem, "", side)
     for i, stage in enumerate(plan.stages):
-        if stage.downsample:
-            side = _down(side, stage.downsample.stride)
-            yield f"stages.{i}.downsample", stage.downsample, math.prod(side)
+        side = yield from _along(stage.downsample, f"stages.{i}.", side)
         for j, block in enumerate(stage.blocks):
+            at = f"stages.{i}.blocks.{j}."
             before = side
-            for conv in block.convs:
-                side = _down(side, conv.stride)
-                yield f"stages.{i}.blocks.{j}.{conv.role}", conv, math.prod(side)
-            if block.shortcut:
-                after = _down(before, block.shortcut.stride)
-                yield f"stages.{i}.blocks.{j}.shortcut", block.shortcut, math.prod(after)
+            side = yield from _along(block.branch, at, before)
+            yield from _along(block.shortcut, at, before)
+            yield from _along(block.after, at, side)
+    yield from _along(plan.head, "", (1, 1))
 
 
-def _down(side: tuple[int, int], stride: int) -> tuple[int, int]:
-    return -(-side[0] // stride), -(-side[1] // stride)
+def _along(ops: Ops, at: str, side: Side) -> Generator[tuple[str, Op, int], None, Side]:
+    """The same for one row; returns the side of its output."""
+    for op in ops:
+        side = (-(-side[0] // op.stride), -(-side[1] // op.stride))
+        yield at + op.path, op, math.prod(side)
+    return side
 
 
 def complexity_of(
     step_or_design: str | Design,
     *,
     regime: str = "tiny",
-    image_size: int | tuple[int, int] = 224,
+    image_size: int | Side = 224,
     num_classes: int = 1000,
     in_chans: int = 3,
 ) -> Complexity:
@@ -78,36 +79,20 @@ def complexity_of(
 def complexity_by_part(
     design: Design,
     *,
-    image_size: int | tuple[int, int] = 224,
+    image_size: int | Side = 224,
     num_classes: int = 1000,
     in_chans: int = 3,
 ) -> dict[str, Complexity]:
-    """The same count, split over "stem", "stages.0" to "stages.3" (each with its downsampling) and "head"."""
-    plan = plan_network(design, in_chans)
-    parts = {part: [params, 0, 0] for part, params in _extras(design, plan).items()}
-    for name, conv, positions in walk(plan, image_size):
-        part = parts[".".join(name.split(".", 2)[:2])]
-        part[0] += conv.params
-        part[1] += conv.macs(positions)
-        part[2] += conv.c_out * positions
-    head = parts["head"]
-    head[0] += (plan.features + 1) * num_classes
-    head[1] += plan.features * num_classes
-    head[2] += num_classes
-    return {part: Complexity(*counts) for part, counts in parts.items()}
+    """The same count, split over "stem", "stages.0", "stages.1", ... (each with its downsampling) and "head"."""
+    parts: dict[str, list[Complexity]] = {}
+    for name, op, positions in walk(plan_network(design, in_chans, num_classes), image_size):
+        part = ".".join(name.split(".")[: 2 if name.startswith("stages") else 1])
+        cost = Complexity(op.params, op.macs(positions), op.activations(positions))
+        parts.setdefault(part, []).append(cost)
+    return {part: sum_of(costs) for part, costs in parts.items()}
 
 
 def sum_of(parts: Iterable[Complexity]) -> Complexity:
     """The cost of several parts together."""
     params, macs, activations = zip(*((part.params, part.macs, part.activations) for part in parts), strict=True)
     return Complexity(sum(params), sum(macs), sum(activations))
-
-
-def _extras(design: Design, plan: NetworkPlan) -> dict[str, int]:
-    """Parameters outside the convolutions and their norms, in every part: boundary norms and layer scale."""
-    extras = {"stem": 0}
-    for index, stage in enumerate(plan.stages):
-        extras[f"stages.{index}"] = 2 * stage.downsample.c_in if stage.downsample and stage.norm_before else 0
-        if design.layer_scale is not None:
-            extras[f"stages.{index}"] += sum(block.c_out for block in stage.blocks)
-    return {**extras, "head": 2 * plan.features * plan.head_norm}

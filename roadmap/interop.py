@@ -10,10 +10,11 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from roadmap.design import Design
+from roadmap.design import Design, flags_asked_by
 from roadmap.errors import UserError
 from roadmap.network import RoadmapNet
 from roadmap.resolve import design_for
+from roadmap.steps import END, START
 
 # Our module -> theirs. {i}, {j}: stage and block; {i1} = i + 1, {even} = 2i, {odd} = 2i + 1.
 _RESNET = {
@@ -72,7 +73,7 @@ LAYOUTS: dict[str, dict[str, dict[str, str]]] = {
     "resnet": {"torchvision": _RESNET, "timm": _RESNET},
     "convnext": {"timm": _TIMM_CONVNEXT, "torchvision": _TORCHVISION_CONVNEXT, "authors": _AUTHORS_CONVNEXT},
 }
-_ANY_SIZE = ("depths", "width", "kernel_size", "layer_scale", "init", "drop_path")  # do not move a design off its end
+_ANY_SIZE = ("depths", "width", "kernel_size", *flags_asked_by("recipe"))  # do not move a design off its end
 
 
 class InteropError(UserError, ValueError):
@@ -123,11 +124,11 @@ def to_reference(model: nn.Module, source: str | None = None) -> dict[str, Tenso
 def _end_of(model: nn.Module) -> str:
     """The end of the ladder, "resnet" or "convnext", that end of the ladder the network's structure is."""
     design = cast(RoadmapNet, model).design
-    ends = {"resnet": Design(), "convnext": design_for("separate_downsampling")}
+    ends = {"resnet": Design(), "convnext": design_for(END.name)}
     for name, end in ends.items():
         if design.replace(**{flag: getattr(end, flag) for flag in _ANY_SIZE}) == end:
             return name
-    raise InteropError("only the ends of the ladder have counterparts elsewhere: resnet50 and separate_downsampling")
+    raise InteropError(f"only the ends of the ladder have counterparts elsewhere: {START.name} and {END.name}")
 
 
 def _renaming(own: Mapping[str, Tensor], layout: Mapping[str, str]) -> dict[str, str]:

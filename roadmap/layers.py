@@ -1,13 +1,14 @@
-"""The layers of the network, each chosen by a look-up from the plan. All take and return (N, C, H, W)."""
+"""The layers of the network, each by a look-up from the plan: `MODULES`. All take and return (N, C, H, W)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roadmap.cpu_kernels import applies, depthwise, gradients_are_slow, mkl_is_slow, product, product_is_faster
-from roadmap.plan import Conv
+from roadmap.operations import Op
 
 
 class PointwiseConv(nn.Conv2d):
@@ -72,38 +73,75 @@ class LayerNorm2d(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"bn": nn.BatchNorm2d, "ln": LayerNorm2d}
-ACTS: dict[str, Callable[[], nn.Module]] = {"relu": lambda: nn.ReLU(inplace=True), "gelu": nn.GELU}
-
-
-def make_conv(conv: Conv) -> nn.Conv2d:
+def make_conv(op: Op) -> nn.Conv2d:
     """The convolution module for a planned convolution."""
-    if conv.kernel == conv.stride > 1:
-        return PatchConv(conv.c_in, conv.c_out, conv.kernel, conv.stride, bias=conv.bias)
-    if conv.kernel == conv.stride == conv.groups == 1:
-        return PointwiseConv(conv.c_in, conv.c_out, 1, bias=conv.bias)
-    padding = conv.kernel // 2
-    kind = DepthwiseConv if conv.groups == conv.c_in == conv.c_out and conv.kernel > 1 else nn.Conv2d
-    return kind(conv.c_in, conv.c_out, conv.kernel, conv.stride, padding, groups=conv.groups, bias=conv.bias)
+    if op.kernel == op.stride > 1:
+        return PatchConv(op.c_in, op.c_out, op.kernel, op.stride, bias=op.bias)
+    if op.kernel == op.stride == op.groups == 1:
+        return PointwiseConv(op.c_in, op.c_out, 1, bias=op.bias)
+    padding = op.kernel // 2
+    kind = DepthwiseConv if op.groups == op.c_in == op.c_out and op.kernel > 1 else nn.Conv2d
+    return kind(op.c_in, op.c_out, op.kernel, op.stride, padding, groups=op.groups, bias=op.bias)
 
 
-class ConvUnit(nn.Module):
-    """conv -> norm -> act; norm and act only where the plan has them."""
+class DropPath(nn.Module):
+    """Stochastic depth: in training, zeroes whole samples with probability `rate`, scales the rest to keep the mean."""
 
-    def __init__(self, conv: Conv, norm: str, act: str) -> None:
+    def __init__(self, rate: float) -> None:
         super().__init__()
-        self.conv = make_conv(conv)
-        self.norm = NORMS[norm](conv.c_out) if conv.norm else nn.Identity()
-        self.act = ACTS[act]() if conv.act else nn.Identity()
+        self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.conv(x)))
+        if not self.training:
+            return x
+        keep = 1 - self.rate
+        return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)
 
 
-def drop_path(x: Tensor, rate: float) -> Tensor:
-    """Stochastic depth: zero whole samples of (N, C, H, W) with probability `rate`, scale the rest to keep the mean."""
-    keep = 1 - rate
-    return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)
+class GlobalPool(nn.Module):
+    """Average over all locations, (N, C, 1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+# What computes each kind of operation: a module, or the parameter that a module of the network uses itself.
+MODULES: dict[str, Callable[[Op], nn.Module | nn.Parameter]] = {
+    "conv": make_conv,
+    "bn": lambda op: nn.BatchNorm2d(op.c_out),
+    "ln": lambda op: LayerNorm2d(op.c_out),
+    "relu": lambda op: nn.ReLU(inplace=True),
+    "gelu": lambda op: nn.GELU(),
+    "max_pool": lambda op: nn.MaxPool2d(op.kernel, op.stride, op.kernel // 2),
+    "layer_scale": lambda op: nn.Parameter(torch.full((op.c_out,), op.value)),
+    "drop_path": lambda op: DropPath(op.value),
+    "global_pool": lambda op: GlobalPool(),
+    "linear": lambda op: nn.Linear(op.c_in, op.c_out) if op.c_out > 0 else nn.Identity(),
+}
+
+
+class Row(nn.Module):
+    """Operations one after the other, under their names; no `nn.Sequential`, which timm would take apart."""
+
+    def __init__(self, ops: Iterable[Op]) -> None:
+        super().__init__()
+        for op in ops:
+            setattr(self, op.name, MODULES[op.kind](op))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self._modules.values():
+            x = module(x)  # type: ignore[misc]
+        return x
+
+
+def attach(module: nn.Module, ops: Iterable[Op]) -> None:
+    """Give a module its planned operations under their names, those with a role in a row of that name."""
+    for role, group in groupby(ops, key=lambda op: op.role):
+        if role:
+            setattr(module, role, Row(group))
+        else:
+            for op in group:
+                setattr(module, op.name, MODULES[op.kind](op))
 
 
 def _kaiming(module: nn.Module) -> None:

@@ -9,36 +9,38 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from roadmap.design import Design
-from roadmap.layers import ACTS, INITS, NORMS, ConvUnit, drop_path, make_conv
-from roadmap.plan import BlockPlan, NetworkPlan, StagePlan, plan_network
+from roadmap.layers import INITS, Row, attach
+from roadmap.plan import BlockPlan, NetworkPlan, StagePlan, plan_head, plan_network
 from roadmap.resolve import design_for
 
 
 class Block(nn.Module):
-    """act?(shortcut(x) + drop_path(gamma * branch(x))), the branch's convolutions in the plan's order.
+    """after(shortcut(x) + drop_path(gamma * branch(x))), the branch's operations in the plan's order.
 
     ResNet:    pw_in, norm, act, spatial, norm, act, pw_out, norm; + x; act
     ConvNeXt:  spatial, norm, pw_in, act, pw_out; * gamma; + x
     """
 
-    def __init__(self, design: Design, plan: BlockPlan) -> None:
+    def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
-        self.order = tuple(conv.role for conv in plan.convs)
-        for conv in plan.convs:
-            self.add_module(conv.role, ConvUnit(conv, design.norm, design.act))
-        self.shortcut = ConvUnit(plan.shortcut, design.norm, design.act) if plan.shortcut else nn.Identity()
-        scale = design.layer_scale
-        self.gamma = None if scale is None else nn.Parameter(torch.full((plan.c_out,), scale))
-        self.act = ACTS[design.act]() if plan.act_after_sum else nn.Identity()
-        self.drop_path = plan.drop_path
+        self.gamma: nn.Parameter | None = None
+        self.shortcut: nn.Module
+        attach(self, plan.branch)
+        self.branch = tuple(self._modules)
+        attach(self, plan.shortcut)
+        if not plan.shortcut:
+            self.shortcut = nn.Identity()
+        attach(self, plan.after)
+        self.after = tuple(op.path for op in plan.after)
 
     def forward(self, x: Tensor) -> Tensor:
         out = x
-        for role in self.order:
-            out = self._modules[role](out)  # type: ignore[misc]
-        if self.drop_path and self.training:
-            out = drop_path(out, self.drop_path)
-        return self.act(self._scaled_sum(out, self.shortcut(x)))
+        for name in self.branch:
+            out = self._modules[name](out)  # type: ignore[misc]
+        out = self._scaled_sum(out, self.shortcut(x))
+        for name in self.after:
+            out = self._modules[name](out)  # type: ignore[misc]
+        return out
 
     def _scaled_sum(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """Shortcut + gamma * branch in one pass over memory."""
@@ -49,26 +51,14 @@ class Block(nn.Module):
         return torch.addcmul(shortcut, branch, self.gamma.to(branch.dtype).view(-1, 1, 1))
 
 
-class Downsample(nn.Module):
-    """norm? -> 2x2 stride-2 convolution between two stages."""
-
-    def __init__(self, design: Design, plan: StagePlan) -> None:
-        super().__init__()
-        assert plan.downsample is not None
-        self.norm = NORMS[design.norm](plan.downsample.c_in) if plan.norm_before else nn.Identity()
-        self.conv = make_conv(plan.downsample)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.norm(x))
-
-
 class Stage(nn.Module):
     """downsample? -> blocks."""
 
-    def __init__(self, design: Design, plan: StagePlan) -> None:
+    def __init__(self, plan: StagePlan) -> None:
         super().__init__()
-        self.downsample = Downsample(design, plan) if plan.downsample else nn.Identity()
-        self.blocks = nn.Sequential(*(Block(design, block) for block in plan.blocks))
+        self.downsample: nn.Module = nn.Identity()
+        attach(self, plan.downsample)
+        self.blocks = nn.Sequential(*(Block(block) for block in plan.blocks))
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,32 +89,17 @@ def _count_batch_once(module: nn.Module) -> tuple[AbstractContextManager, Abstra
     return nullcontext(), frozen_statistics()
 
 
-class Stem(ConvUnit):
-    """conv -> norm? -> act? -> max-pool?."""
-
-    def __init__(self, design: Design, plan: NetworkPlan) -> None:
-        super().__init__(plan.stem, design.norm, design.act)
-        self.pool = nn.MaxPool2d(3, 2, 1) if plan.max_pool else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(super().forward(x))
-
-
-class Head(nn.Module):
+class Head(Row):
     """global average pooling -> norm? -> linear classifier."""
 
-    def __init__(self, design: Design, plan: NetworkPlan, num_classes: int) -> None:
-        super().__init__()
-        self.norm = NORMS[design.norm](plan.features) if plan.head_norm else nn.Identity()
-        self.fc = _classifier(plan.features, num_classes)
+    fc: nn.Module
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.norm(x.mean((2, 3), keepdim=True)).flatten(1)
-        return x if pre_logits else self.fc(x)
-
-
-def _classifier(features: int, num_classes: int) -> nn.Module:
-    return nn.Linear(features, num_classes) if num_classes > 0 else nn.Identity()
+        *pooling, fc = self._modules.values()
+        for module in pooling:
+            x = module(x)  # type: ignore[misc]
+        x = x.flatten(1)
+        return x if pre_logits else fc(x)  # type: ignore[misc]
 
 
 class RoadmapNet(nn.Module):
@@ -133,15 +108,17 @@ class RoadmapNet(nn.Module):
     Any image side works: one that a patchify convolution does not divide is padded there.
     """
 
+    stem: Row
+
     def __init__(self, design: Design, num_classes: int = 1000, in_chans: int = 3) -> None:
         super().__init__()
-        plan = plan_network(design, in_chans)
+        plan = plan_network(design, in_chans, num_classes)
         self.design = design
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = plan.features
-        self.stem = Stem(design, plan)
-        self.stages = nn.Sequential(*(Stage(design, stage) for stage in plan.stages))
-        self.head = Head(design, plan, num_classes)
+        attach(self, plan.stem)
+        self.stages = nn.Sequential(*(Stage(stage) for stage in plan.stages))
+        self.head = Head(plan.head)
         self.feature_info = _feature_info(design, plan)
         self.apply(INITS[design.init])
 
@@ -169,7 +146,7 @@ class RoadmapNet(nn.Module):
         if global_pool not in (None, "avg"):
             raise ValueError(f"global_pool={global_pool!r} is not one of: avg")
         self.num_classes = num_classes
-        self.head.fc = _classifier(self.num_features, num_classes)
+        self.head.fc = Head(plan_head(self.design, self.num_features, num_classes)[-1:]).fc
         self.head.fc.apply(INITS[self.design.init])
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -1,13 +1,14 @@
 """`STEPS`: the ladder, read from `conf/step/*.yaml`, the only place where a change is written down."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import yaml
 
+from roadmap import paper
 from roadmap.errors import DesignError
 from roadmap.regimes import CONF, regime
 
@@ -24,7 +25,7 @@ class Step:
         raw_delta: its own change as written, with values that depend on the regime left open.
         changes: names of all network changes up to and including its own, in ladder order.
         recipe: the training recipe in force at this step.
-        on_path: True if the last step descends from it (kernel_9 is a side branch, kernel_7 is on the path).
+        on_path: True if the ladder's end descends from it (kernel_9 is a side branch, kernel_7 is on the path).
     """
 
     name: str
@@ -47,16 +48,12 @@ class Step:
     @property
     def label(self) -> str:
         """The paper's label (Figure 2); the name in words for a step that the paper does not have."""
-        from roadmap import paper
-
         row = paper.row(self.name)
         return row.label if row else self.name.replace("_", " ")
 
     @property
     def section(self) -> str:
         """The paper's section; "" for a step that the paper does not have."""
-        from roadmap import paper
-
         row = paper.row(self.name)
         return row.section if row else ""
 
@@ -103,10 +100,16 @@ def _ladder_order(parents: Mapping[str, str | None]) -> list[str]:
     return order
 
 
+def _end_of(order: Sequence[str]) -> str:
+    """The last step that the paper has: what one adds behind it is a side branch of the ladder, not its new end."""
+    published = {row.step for row in paper.rows()}
+    return next(name for name in reversed(order) if name in published)
+
+
 def _load() -> tuple[Step, ...]:
     files = _read_files()
     order = _ladder_order({name: file["parent"] for name, file in files.items()})
-    path: set[str | None] = {order[-1]}
+    path: set[str | None] = {_end_of(order)}
     for name in reversed(order):
         if name in path:
             path.add(files[name]["parent"])
@@ -126,6 +129,7 @@ def _load() -> tuple[Step, ...]:
 
 
 STEPS = _load()
+START, END = STEPS[0], [step for step in STEPS if step.on_path][-1]  # ResNet-50 and ConvNeXt
 BY_NAME = {step.name: step for step in STEPS}
 CHANGES = tuple(step.name for step in STEPS if step.raw_delta)
 

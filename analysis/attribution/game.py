@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
-from roadmap import STEPS
 from roadmap.effects.noise import AdditiveModel, Array, Means
+from roadmap.steps import END, STEPS
 
 Set = tuple[str, ...]
-PLAYERS: Set = STEPS[-1].changes
+PLAYERS: Set = END.changes
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from analysis.attribution.game import PLAYERS, Effects, Game, Set, game_of
 from analysis.collect import Collection
 from analysis.groups import Group
 from analysis.ladder import Ladder
-from roadmap import STEPS
 from roadmap.resolve import without_width
+from roadmap.steps import END
 
 LADDER, ALONE, LAST, FACTORIAL = "in the ladder", "alone", "left out", "factorial"
 SHAPLEY, EXACT = "Shapley value", "Shapley value, exact"
@@ -46,7 +46,7 @@ class Attribution:
 
 def attribution_of(group: Group, ladder: Ladder, collection: Collection) -> Attribution | None:
     """The attribution of a group, None where it holds nothing but ladder steps."""
-    runs = group.runs[group.runs["recipe"] == STEPS[-1].recipe]
+    runs = group.runs[group.runs["recipe"] == END.recipe]
     techniques = single.technique_effects(group.runs, group.other, collection.settings_of)
     everything = game_of(runs)
     off_ladder = bool(runs["step"].isna().any())

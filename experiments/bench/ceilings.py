@@ -71,7 +71,8 @@ def bytes_of(step: str, size: int, batch: int, width: int) -> float:
     """
     plan = plan_network(design_for(step), 3)
     elements = 0
-    for _, conv, positions in walk(plan, size):
-        elements += positions * (conv.c_out + conv.c_in * conv.stride**2)
+    for _, op, positions in walk(plan, size):
+        if op.kind == "conv":
+            elements += positions * (op.c_out + op.c_in * op.stride**2)
     params = complexity_of(step, image_size=size).params
     return PASSES * elements * width + OPTIMIZER_BYTES * params / batch

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from experiments.runtime.device import autocast
-from roadmap import STEPS, build
+from roadmap import build
+from roadmap.steps import BY_NAME, END
 
 CLASSES = 1000
 LAYER_SCALE = 1e-6  # Table 5, and what timm's convnext_tiny has
@@ -49,7 +50,7 @@ def network_of(name: str, size: int) -> nn.Module:
     """A peer, or a row with layer scale in the enhanced recipe's rows, as in the paper's Table 5."""
     if name in PEERS:
         return PEERS[name](size)
-    scaled = next(step for step in STEPS if step.name == name).recipe == "enhanced"
+    scaled = BY_NAME[name].recipe == END.recipe
     return build(name, layer_scale=LAYER_SCALE if scaled else None)
 
 

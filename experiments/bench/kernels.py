@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.bench.options import PRECISIONS, add_rounds, check_rounds, chosen_rows
+from experiments.bench.options import ENDS, PRECISIONS, add_rounds, check_rounds, chosen_rows
 from experiments.bench.timing import interleave, ratio
 from experiments.data.in_memory import keep_freed_memory
 from experiments.runtime.device import autocast
@@ -20,7 +20,7 @@ HELP = "1x1 and depthwise convolutions of a row beside torch's own, forward and 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--rows", default="separate_downsampling")
+    parser.add_argument("--rows", default=ENDS[1])
     parser.add_argument("--size", type=int, default=32, help="image side in pixels")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")

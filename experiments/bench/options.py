@@ -6,9 +6,9 @@ from pathlib import Path
 
 from experiments.bench.timing import MIN_ROUNDS
 from experiments.errors import ConfigError
-from roadmap import STEPS
+from roadmap.steps import END, START, STEPS
 
-ENDS = ("resnet50", "separate_downsampling")
+ENDS = (START.name, END.name)
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.bench.options import ENDS
+
 
 @dataclass(frozen=True)
 class Target:
@@ -45,17 +47,17 @@ def _begins(text: str, start: str) -> bool:
 def _step(size: int, precision: str, mode: str) -> list[Target]:
     """Both ends of the ladder beside the networks that they equal."""
     name = f"step {size}px {precision} {mode}"
-    pairs = {"resnet50": ("torchvision resnet50", 1.0), "separate_downsampling": ("timm convnext_tiny", 1.0)}
+    pairs = zip(ENDS, ("torchvision resnet50", "timm convnext_tiny"), strict=True)
     return [
-        Target(f"step, {size} px, {precision}, {mode}: `{row}` / {peer}", name, {"network": row, "peer": peer}, bound)
-        for row, (peer, bound) in pairs.items()
+        Target(f"step, {size} px, {precision}, {mode}: `{row}` / {peer}", name, {"network": row, "peer": peer}, 1.0)
+        for row, peer in pairs
     ]
 
 
 def _apart(size: int) -> Target:
     """ConvNeXt-T as it trains in use, beside timm's as it does."""
-    where = {"network": "separate_downsampling", "peer": "timm convnext_tiny"}
-    text = f"step, {size} px, fp32, eager, a process each: `separate_downsampling` / timm convnext_tiny"
+    where = {"network": ENDS[1], "peer": "timm convnext_tiny"}
+    text = f"step, {size} px, fp32, eager, a process each: `{ENDS[1]}` / timm convnext_tiny"
     return Target(text, f"step {size}px fp32 eager, apart", where, 1.25)
 
 

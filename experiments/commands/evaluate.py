@@ -19,9 +19,10 @@ from experiments.runtime.distributed import Ranks
 from experiments.store.checkpoint import load_weights
 from experiments.store.run_dir import RunDir
 from experiments.training.validate import Validation, validate
-from roadmap import STEPS, build, design_for
+from roadmap import build, design_for
 from roadmap.interop import load_reference
 from roadmap.regimes import CONF, REGIMES
+from roadmap.steps import END, START, STEPS
 
 LAYER_SCALE = 1e-6  # what published ConvNeXt weights were trained with; its value is in the weights
 CLASSIFIER_BIASES = ("fc.bias", "head.fc.bias", "classifier.2.bias", "head.bias")  # in the layouts of others
@@ -80,9 +81,9 @@ def _of_weights(options: argparse.Namespace) -> Settings:
     if not options.target.is_file():
         raise ConfigError(f"{options.target} is neither a run's directory nor a weights file")
     if options.step is None:
-        raise ConfigError("--step is needed for a weights file: resnet50 or separate_downsampling")
+        raise ConfigError(f"--step is needed for a weights file: {START.name} or {END.name}")
     data, limits = _data(options.data or "imagenet")
-    scale = LAYER_SCALE if options.step == "separate_downsampling" else None
+    scale = LAYER_SCALE if options.step == END.name else None
     design = design_for(options.step, options.regime, layer_scale=scale)
     blank = Settings(design, options.regime, Recipe(), Budget("paper"), Batch(), data, label=options.step)
     return _here(blank, options, data, options.image_size or data.image_size, Recipe(**limits))

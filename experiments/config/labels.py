@@ -7,12 +7,12 @@ run leads to one directory and one record.
 from typing import Any, NamedTuple
 
 from experiments.config.settings import Recipe
-from roadmap.design import FLAGS, Design
+from roadmap.design import FLAGS, Design, flags_asked_by
 from roadmap.resolve import design_for, label_of, step_at
 from roadmap.steps import BY_NAME, CHANGES
 
 # What recipe and data ask of the design: these flags make no step of the ladder.
-ASKS = ("stem_stride", "layer_scale", "init", "drop_path")
+ASKS = flags_asked_by("recipe", "data")
 LONGEST = 120  # characters of a label: file systems allow a name about twice as many
 
 
@@ -39,11 +39,15 @@ def labels_of(design: Design, recipe: Recipe, regime: str) -> RunLabels:
 def changes_in(design: Design, regime: str) -> tuple[str, ...]:
     """The changes that a design holds: those whose first flag, after which they are named, has the value they give it.
 
-    A change spelled as a flag (design.act=gelu) is the change; a kernel of 13 or a width of 100 is none.
+    A change spelled as a flag (design.act=gelu) is the change; a kernel of 13 or a width of 100 is none. A change whose
+    first flag a later one sets anew (a step kernel_13 behind kernel_7) is held with that one.
     """
     start = _structure(design_for((), regime))
-    leads = {name: next(iter(BY_NAME[name].delta_in(regime).items())) for name in CHANGES}
-    return tuple(name for name, (flag, value) in leads.items() if getattr(design, flag) == value != start[flag])
+    deltas = {name: BY_NAME[name].delta_in(regime) for name in CHANGES}
+    leads = {name: next(iter(delta)) for name, delta in deltas.items()}
+    held = {name for name, flag in leads.items() if getattr(design, flag) == deltas[name][flag] != start[flag]}
+    held |= {name for later in held for name in BY_NAME[later].changes if leads[name] in deltas[later]}
+    return tuple(name for name in CHANGES if name in held)
 
 
 def _flags_beside(changes: tuple[str, ...], design: Design, regime: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from experiments.config.settings import Settings
 from experiments.errors import ConfigError, MissingExtraError
 from roadmap.design import Design
 from roadmap.regimes import CONF
+from roadmap.steps import STEPS
 
 # Keys with another type or default in the config than once resolved.
 OPEN = {"precision", "image_size"}
@@ -127,6 +128,7 @@ def register() -> None:
     sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
     store.store(group="hydra/sweeper", name="study", node=sweeper)
     OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)
+    OmegaConf.register_new_resolver("steps", lambda: ",".join(step.name for step in STEPS), replace=True)
 
 
 def _gpus_per_run(device: str) -> int:

@@ -86,7 +86,8 @@ def freeze_study(config: DictConfig, arguments: Sequence[str]) -> frozen.FrozenS
     """The frozen study of a command: read where it is frozen already, else composed and written."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     asked = plain["study"]
-    jobs = expand(arguments, plain["hydra"]["sweeper"]["params"] or {}, asked)
+    sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    jobs = expand(arguments, sweeper["params"] or {}, asked)
     name = asked["name"] or "sweep"
     path = frozen.study_path(name, jobs, plain["runs_dir"])
     if path.exists() and not plain["replan"]:

@@ -5,6 +5,7 @@ runs with each other and with the ladder, because a run is known by what it comp
 """
 
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,14 +16,14 @@ from experiments.errors import ConfigError
 from roadmap.effects import subsets as choose
 from roadmap.errors import DesignError
 from roadmap.resolve import set_of
-from roadmap.steps import CHANGES, STEPS
+from roadmap.steps import CHANGES, END, START, STEPS
 
 Runs = list[list[str]]
 RecipeOf = Callable[[Sequence[str]], Recipe]  # the recipe that overrides lead to, in the study's budget and data
 
-LAST = STEPS[-1]
-PLAIN = "+step=enhanced_recipe"  # no change at all, under the recipe that all changes share
-KERNELS = ("kernel_5", "kernel_7", "kernel_9", "kernel_11")
+# No change at all, under the recipe that all changes share.
+PLAIN = f"+step={next(step.name for step in STEPS if step.recipe == END.recipe)}"
+BARE = f"+step={START.name}"
 MOST_CHANGES = 8  # of which all subsets may be asked for: 256 sets
 
 
@@ -34,43 +35,29 @@ def subset(changes: Iterable[str]) -> list[str]:
 
 def leave_one_out() -> Runs:
     """The last step, and the last step minus each of its changes."""
-    last = f"+step={LAST.name}"
-    return [[last], *([last, f"drop=[{change}]"] for change in LAST.changes)]
+    last = f"+step={END.name}"
+    return [[last], *([last, f"drop=[{change}]"] for change in END.changes)]
 
 
 def add_one_in() -> Runs:
     """ResNet-50 under the enhanced recipe, and with each change of the last step alone."""
-    return [subset(()), *(subset((change,)) for change in LAST.changes)]
+    return [subset(()), *(subset((change,)) for change in END.changes)]
 
 
-def kernel_without_move() -> Runs:
-    """Kernels 3 to 11 with and without the moved-up depthwise layer, in classic and in inverted blocks."""
-    before = set(LAST.changes[: LAST.changes.index("move_up_depthwise")])
-    return [
-        subset((before - {"inverted_bottleneck"}) | set(blocks) | set(move) | set(kernel))
-        for blocks in ((), ("inverted_bottleneck",))
-        for move in ((), ("move_up_depthwise",))
-        for kernel in ((), *((name,) for name in KERNELS))
-    ]
-
-
-def activations_and_move() -> Runs:
-    """fewer_activations, and the step before it, with and without the moved-up depthwise layer."""
-    return [
-        [f"+step={step}", *dropped]
-        for step in ("gelu", "fewer_activations")
-        for dropped in ((), ("drop=[move_up_depthwise]",))
-    ]
+def crossed(base: Sequence[str] = (), factors: Sequence[Sequence[str]] = ()) -> Runs:
+    """All combinations of factors on top of some changes; each factor is absent or one of its alternatives."""
+    chosen = itertools.product(*(((), *((name,) for name in factor)) for factor in factors))
+    return [subset(_named("base and factors", (*base, *itertools.chain(*names)))) for names in chosen]
 
 
 def layer_scale() -> Runs:
     """Both ends of the ladder with and without layer scale."""
-    return [[step, f"recipe.layer_scale={v}"] for step in (PLAIN, f"+step={LAST.name}") for v in ("1e-6", "null")]
+    return [[step, f"recipe.layer_scale={v}"] for step in (PLAIN, f"+step={END.name}") for v in ("1e-6", "null")]
 
 
 def diverging_downsampling() -> Runs:
     """Separate downsampling with and without the norms around it: the paper reports divergence without."""
-    return [[f"+step={LAST.name}"], [f"+step={LAST.name}", "design.boundary_norms=false"]]
+    return [[f"+step={END.name}"], [f"+step={END.name}", "design.boundary_norms=false"]]
 
 
 def recipe(recipe_of: RecipeOf) -> Runs:
@@ -78,29 +65,29 @@ def recipe(recipe_of: RecipeOf) -> Runs:
 
     A technique that the budget or the data switches off is named on stderr and left out.
     """
-    enhanced, original = recipe_of([PLAIN]), recipe_of(["+step=resnet50"])
-    runs = [[PLAIN], ["+step=resnet50"]]
+    enhanced, original = recipe_of([PLAIN]), recipe_of([BARE])
+    runs = [[PLAIN], [BARE]]
     for name, keys in TECHNIQUES.items():
         if not is_on(enhanced, name):
             print(f"left out: {name} is off in the enhanced recipe of this budget and data", file=sys.stderr)
             continue
         runs.append([PLAIN, f"recipe.without=[{name}]"])
         if not is_on(original, name):
-            runs.append(["+step=resnet50", *(f"recipe.{key}={getattr(enhanced, key)}" for key in keys)])
+            runs.append([BARE, *(f"recipe.{key}={getattr(enhanced, key)}" for key in keys)])
     return runs
 
 
 def drawn_orders(orders: int = 10, seed: int = 0) -> list[choose.Set]:
     """Random orders of the last step's changes in antithetic pairs; ConfigError unless there is an even number."""
     try:
-        return choose.orders(LAST.changes, orders, seed)
+        return choose.orders(END.changes, orders, seed)
     except DesignError as error:
         raise ConfigError(f"study.params.{error}") from None
 
 
 def orders(orders: int = 10, seed: int = 0) -> Runs:
     """The distinct sets that random orders pass through, pair after pair: a part of the study is whole pairs."""
-    return [subset(one) for one in choose.sets_of_orders(drawn_orders(orders, seed), LAST.changes)]
+    return [subset(one) for one in choose.sets_of_orders(drawn_orders(orders, seed), END.changes)]
 
 
 def subsets(changes: Sequence[str] = ()) -> Runs:
@@ -110,11 +97,15 @@ def subsets(changes: Sequence[str] = ()) -> Runs:
             f"study.params.changes={changes if isinstance(changes, str) else list(changes)} must be a list of 1 to "
             f"{MOST_CHANGES} of: {', '.join(CHANGES)}"
         )
+    return [subset(one) for one in choose.all_subsets(_named("changes", changes))]
+
+
+def _named(param: str, changes: Iterable[str]) -> tuple[str, ...]:
+    """These changes in ladder order; ConfigError where one is unknown, named twice or an alternative of another."""
     try:
-        players = set_of((), add=changes)
+        return set_of((), add=changes)
     except DesignError as error:
-        raise ConfigError(f"study.params.changes: {error}") from None
-    return [subset(one) for one in choose.all_subsets(players)]
+        raise ConfigError(f"study.params.{param}: {error}") from None
 
 
 def factorial() -> Runs:
@@ -122,14 +113,13 @@ def factorial() -> Runs:
 
     Main effects are free of two-change interactions; those are confounded with each other.
     """
-    return [subset(one) for one in choose.factorial(LAST.changes)]
+    return [subset(one) for one in choose.factorial(END.changes)]
 
 
 GENERATORS: Mapping[str, Callable[..., Runs]] = {
     "leave_one_out": leave_one_out,
     "add_one_in": add_one_in,
-    "kernel_without_move": kernel_without_move,
-    "activations_and_move": activations_and_move,
+    "crossed": crossed,
     "layer_scale": layer_scale,
     "diverging_downsampling": diverging_downsampling,
     "recipe": recipe,

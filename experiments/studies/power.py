@@ -20,12 +20,12 @@ from roadmap import paper
 from roadmap.effects import contrasts
 from roadmap.effects.noise import AdditiveModel, Array, joint_df, pooled, quantile, variances
 from roadmap.effects.subsets import Set
-from roadmap.steps import STEPS
+from roadmap.steps import END
 
 PAPER_IMAGES = 50_000  # ImageNet's validation set, on which the paper's seeds were scored
 LEAST_DF = 3  # of the finished runs' residuals: below this they say less about the noise than the assumption
 SHARED = ("regime", "data", "budget", "image_size", "precision")  # what runs that are compared have in common
-PLAYERS = STEPS[-1].changes
+PLAYERS = END.changes
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
-from roadmap.plan import Conv
+from roadmap.operations import Op
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,44 +31,44 @@ LEFT, RIGHT, TOP, BOTTOM = -2.8, 4.2, 1.35, 0.75
 
 
 @dataclass(frozen=True)
-class Op:
-    """One operation of a diagram: a convolution, or one of the small ones that stand between convolutions.
+class Shape:
+    """What is drawn for one operation: for a convolution, or for one of those that stand between convolutions.
 
     Attributes:
-        kind: "conv", "norm", "act", "scale", "pool" or "sum".
+        look: `Operation.look`, or "sum".
         text: what stands in its shape.
-        detail: what stands beside it.
-        conv: the planned convolution; of a sum, the one on the shortcut (None: identity).
+        detail: what stands beside it; beside a sum, what is on the shortcut ("": identity).
+        op: the planned operation; None for a sum.
     """
 
-    kind: str
+    look: str
     text: str
     detail: str = ""
-    conv: Conv | None = field(default=None, compare=False)  # told apart by what is drawn
+    op: Op | None = field(default=None, compare=False)  # told apart by what is drawn
 
 
 @dataclass(frozen=True)
 class Diagram:
-    """The operations of one panel: those in front of the residual block, then the block's own, which end with a sum."""
+    """The shapes of one panel: those in front of the residual block, then the block's own, with a sum among them."""
 
     title: str
     part: str
-    front: tuple[Op, ...]
-    block: tuple[Op, ...]
+    front: tuple[Shape, ...]
+    block: tuple[Shape, ...]
 
     @property
-    def ops(self) -> tuple[Op, ...]:
-        """All operations in order."""
+    def shapes(self) -> tuple[Shape, ...]:
+        """All shapes in order."""
         return self.front + self.block
 
 
 def touched(diagram: Diagram, other: Diagram) -> set[int]:
-    """The places of the operations of a diagram that the other one lacks there."""
+    """The places of the shapes of a diagram that the other one lacks there."""
     kept: set[int] = set()
     for start, mine, theirs in ((0, diagram.front, other.front), (len(diagram.front), diagram.block, other.block)):
         for match in SequenceMatcher(None, mine, theirs, autojunk=False).get_matching_blocks():
             kept |= set(range(start + match.a, start + match.a + match.size))
-    return set(range(len(diagram.ops))) - kept
+    return set(range(len(diagram.shapes))) - kept
 
 
 def draw(diagrams: Sequence[Diagram]) -> Figure:
@@ -87,32 +87,37 @@ def draw(diagrams: Sequence[Diagram]) -> Figure:
             axes.axis("off")
             marked = touched(diagram, diagrams[1 - index]) if len(diagrams) == 2 else set()
             _Panel(axes, HALF / widest, "solid" if index else "dashed").draw(diagram, marked)
-        differ = len({diagram.ops for diagram in diagrams}) > 1
+        differ = len({diagram.shapes for diagram in diagrams}) > 1
         figure.text(0.5, 0.012, CAPTION + OUTLINES * differ, ha="center", va="bottom", size=7, color=MUTED)
     return figure
 
 
 def _channels(diagram: Diagram) -> list[int]:
-    return [side for op in diagram.ops if op.kind == "conv" and op.conv for side in (op.conv.c_in, op.conv.c_out)]
+    return [
+        side
+        for shape in diagram.shapes
+        if shape.look == "conv" and shape.op
+        for side in (shape.op.c_in, shape.op.c_out)
+    ]
 
 
-def _rows(ops: Sequence[Op]) -> list[list[tuple[int, Op]]]:
+def _rows(shapes: Sequence[Shape]) -> list[list[tuple[int, Shape]]]:
     """Operations in rows, with their places in the list: small ones share a row, as in "BN, ReLU"."""
-    rows: list[list[tuple[int, Op]]] = []
-    for place, op in enumerate(ops):
-        if op.kind in SHARE_A_ROW and rows and rows[-1][-1][1].kind in SHARE_A_ROW:
-            rows[-1].append((place, op))
+    rows: list[list[tuple[int, Shape]]] = []
+    for place, shape in enumerate(shapes):
+        if shape.look in SHARE_A_ROW and rows and rows[-1][-1][1].look in SHARE_A_ROW:
+            rows[-1].append((place, shape))
         else:
-            rows.append([(place, op)])
+            rows.append([(place, shape)])
     return rows
 
 
-def _row_height(row: Sequence[tuple[int, Op]]) -> float:
-    return (CONV if row[0][1].kind == "conv" else SLOT) + GAP
+def _row_height(row: Sequence[tuple[int, Shape]]) -> float:
+    return (CONV if row[0][1].look == "conv" else SLOT) + GAP
 
 
 def _height(diagram: Diagram) -> float:
-    return sum(_row_height(row) for row in _rows(diagram.ops)) + GAP
+    return sum(_row_height(row) for row in _rows(diagram.shapes)) + GAP
 
 
 class _Panel:
@@ -130,7 +135,7 @@ class _Panel:
         text(0, TOP - 0.25, diagram.title, ha="center", va="top", weight="bold", color=INK, size=9.5)
         text(0, TOP - 0.72, diagram.part, ha="center", va="top", color=MUTED, size=7.5)
         block_top = 0.0
-        for row in _rows(diagram.ops):
+        for row in _rows(diagram.shapes):
             if diagram.block and row[0][0] == len(diagram.front):
                 block_top = self.y
             self._line(self.y, self.y - GAP)
@@ -138,50 +143,50 @@ class _Panel:
             self._row(row, marked, block_top)
         self._arrow((0, self.y), (0, self.y - GAP - 0.1))
 
-    def _row(self, row: Sequence[tuple[int, Op]], marked: set[int], block_top: float) -> None:
-        place, op = row[0]
-        if op.kind == "conv":
-            self._conv(op, self._edge(place in marked))
-        elif op.kind == "sum":
-            self._sum(op, self._edge(place in marked), block_top)
+    def _row(self, row: Sequence[tuple[int, Shape]], marked: set[int], block_top: float) -> None:
+        place, shape = row[0]
+        if shape.look == "conv":
+            self._conv(shape, self._edge(place in marked))
+        elif shape.look == "sum":
+            self._sum(shape, self._edge(place in marked), block_top)
         else:
             self._slots(row, marked)
 
-    def _conv(self, op: Op, edge: dict[str, Any]) -> None:
+    def _conv(self, shape: Shape, edge: dict[str, Any]) -> None:
         """A shape as wide above as the channels that come in, below as those that go out."""
         from matplotlib.patches import Polygon
 
-        assert op.conv is not None
-        above, below = (max(channels * self.scale, THIN) for channels in (op.conv.c_in, op.conv.c_out))
+        assert shape.op is not None
+        above, below = (max(channels * self.scale, THIN) for channels in (shape.op.c_in, shape.op.c_out))
         bottom = self.y - CONV
         corners = [(-above, self.y), (above, self.y), (below, bottom), (-below, bottom)]
-        fill = FILLS["spatial" if op.conv.kernel > 1 else "pointwise"]
+        fill = FILLS["spatial" if shape.op.kernel > 1 else "pointwise"]
         self.axes.add_patch(Polygon(corners, closed=True, facecolor=fill, joinstyle="round", **edge))
         middle = self.y - CONV / 2
-        self.axes.text(0, middle, op.text, ha="center", va="center", color=INK, weight="bold")
-        channels, _, rest = op.detail.partition(", ")
+        self.axes.text(0, middle, shape.text, ha="center", va="center", color=INK, weight="bold")
+        channels, _, rest = shape.detail.partition(", ")
         where = HALF + 0.2
         self.axes.text(where, middle + 0.2 * bool(rest), channels, ha="left", va="center", color=INK)
         self.axes.text(where, middle - 0.24, rest, ha="left", va="center", color=MUTED, size=7.5)
         self.y = bottom
 
-    def _slots(self, row: Sequence[tuple[int, Op]], marked: set[int]) -> None:
+    def _slots(self, row: Sequence[tuple[int, Shape]], marked: set[int]) -> None:
         from matplotlib.patches import FancyBboxPatch
 
-        widths = [0.42 + 0.17 * len(op.text) for _, op in row]
+        widths = [0.42 + 0.17 * len(shape.text) for _, shape in row]
         x = -(sum(widths) + 0.12 * (len(row) - 1)) / 2
-        for (place, op), width in zip(row, widths, strict=True):
+        for (place, shape), width in zip(row, widths, strict=True):
             style = f"round,pad=0,rounding_size={SLOT / 2}"
             corner = (x, self.y - SLOT)
             box = FancyBboxPatch(
-                corner, width, SLOT, boxstyle=style, facecolor=FILLS[op.kind], **self._edge(place in marked)
+                corner, width, SLOT, boxstyle=style, facecolor=FILLS[shape.look], **self._edge(place in marked)
             )
             self.axes.add_patch(box)
-            self.axes.text(x + width / 2, self.y - SLOT / 2, op.text, ha="center", va="center", color=INK, size=7.5)
+            self.axes.text(x + width / 2, self.y - SLOT / 2, shape.text, ha="center", va="center", color=INK, size=7.5)
             x += width + 0.12
         self.y -= SLOT
 
-    def _sum(self, op: Op, edge: dict[str, Any], block_top: float) -> None:
+    def _sum(self, shape: Shape, edge: dict[str, Any], block_top: float) -> None:
         """The circle where the branch meets the shortcut, and the shortcut's way around it."""
         from matplotlib.patches import Circle
 
@@ -190,10 +195,10 @@ class _Panel:
         self.axes.plot([0, left, left], [start, start, middle], color=MUTED, linewidth=0.9)
         self._arrow((left, middle), (-radius, middle))
         self.axes.add_patch(Circle((0, middle), radius, facecolor="white", **self._edge(False)))
-        self.axes.text(0, middle - 0.01, op.text, ha="center", va="center", color=INK, size=10)
-        box = {"boxstyle": "round,pad=0.3", "facecolor": FILLS["pointwise"] if op.conv else "white", **edge}
+        self.axes.text(0, middle - 0.01, shape.text, ha="center", va="center", color=INK, size=10)
+        box = {"boxstyle": "round,pad=0.3", "facecolor": FILLS["pointwise"] if shape.detail else "white", **edge}
         label = {"rotation": 90, "ha": "center", "va": "center", "color": INK, "size": 7, "bbox": box}
-        self.axes.text(left, (start + middle) / 2, op.detail or "identity", **label)
+        self.axes.text(left, (start + middle) / 2, shape.detail or "identity", **label)
         self.y -= SLOT
 
     def _line(self, start: float, end: float) -> None:

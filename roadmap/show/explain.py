@@ -9,7 +9,7 @@ from itertools import zip_longest
 from roadmap import paper
 from roadmap.complexity import complexity_by_part, sum_of, walk
 from roadmap.design import FLAGS, Design
-from roadmap.plan import BlockPlan, Conv, plan_network
+from roadmap.plan import BlockPlan, Ops, plan_network
 from roadmap.resolve import design_for, label_of, set_of, step_at
 from roadmap.show.tables import describe
 from roadmap.steps import BY_NAME, step_named
@@ -22,7 +22,6 @@ SECTIONS = {
     "large kernel": "2.5",
     "micro design": "2.6",
 }
-BLOCK_ROLES = ("pw_in", "spatial", "pw_out", "shortcut")
 MARKS = {"equal": " ", "replace": "*", "delete": "-", "insert": "+"}  # of a line that the change touches
 
 
@@ -126,55 +125,27 @@ def _config(pair: Comparison) -> str:
     return f"Design flags that differ: {', '.join(moves) or 'none; the training recipe does'}"
 
 
-def stem_ops(design: Design) -> list[str]:
-    """The operations of the stem in order."""
-    plan = plan_network(design)
-    return _unit(plan.stem, design) + ["max-pool 3x3, stride 2"] * plan.max_pool
+def words_of(ops: Ops) -> list[str]:
+    """Operations in words, e.g. ["spatial 7x7 96 -> 96, groups 96", "ln", ...]."""
+    return [op.row.words(op) for op in ops]
 
 
-def downsample_ops(design: Design, stage: int = 1) -> list[str]:
-    """The operations in front of a stage, in order; none where the stage's first block has the stride."""
-    plan = plan_network(design).stages[stage]
-    return [design.norm] * plan.norm_before + (_unit(plan.downsample, design) if plan.downsample else [])
-
-
-def op_order(block: BlockPlan, design: Design) -> list[str]:
-    """The operations of a block in order, e.g. ["spatial 7x7 96 -> 96, groups 96", "ln", ...]."""
-    ops = [op for conv in block.convs for op in _unit(conv, design)]
-    ops += ["layer scale"] * (design.layer_scale is not None)
-    ops.append("+ x" if block.shortcut is None else f"+ {', '.join(_unit(block.shortcut, design))}")
-    return ops + [design.act] * block.act_after_sum
-
-
-def head_ops(design: Design) -> list[str]:
-    """The operations behind the last stage, in order."""
-    plan = plan_network(design)
-    return ["global average pooling"] + [design.norm] * plan.head_norm + ["linear classifier"]
-
-
-def _unit(conv: Conv, design: Design) -> list[str]:
-    return [describe_conv(conv)] + [design.norm] * conv.norm + [design.act] * conv.act
-
-
-def describe_conv(conv: Conv) -> str:
-    """A convolution in words: role, kernel, channels; groups and stride where they are not 1."""
-    groups = f", groups {conv.groups}" if conv.groups > 1 else ""
-    stride = f", stride {conv.stride}" if conv.stride > 1 else ""
-    bias = ", bias" if conv.bias else ""
-    role = conv.role if conv.role in BLOCK_ROLES else "conv"
-    return f"{role} {conv.kernel}x{conv.kernel} {conv.c_in} -> {conv.c_out}{groups}{stride}{bias}"
+def block_words(block: BlockPlan) -> list[str]:
+    """The operations of a block in order."""
+    return [*words_of(block.branch), f"+ {', '.join(words_of(block.shortcut)) or 'x'}", *words_of(block.after)]
 
 
 def _all_ops(design: Design) -> dict[str, list[str]]:
-    stage = plan_network(design).stages[1]
+    plan = plan_network(design)
+    stage = plan.stages[1]
     parts = {
-        "stem": stem_ops(design),
-        "between stages 1 and 2": downsample_ops(design),
-        "first block of stage 2": op_order(stage.blocks[0], design),
+        "stem": words_of(plan.stem),
+        "between stages 1 and 2": words_of(stage.downsample),
+        "first block of stage 2": block_words(stage.blocks[0]),
     }
     if len(stage.blocks) > 1:
-        parts["its other blocks"] = op_order(stage.blocks[1], design)
-    return {**parts, "head": head_ops(design)}
+        parts["its other blocks"] = block_words(stage.blocks[-1])
+    return {**parts, "head": words_of(plan.head)}
 
 
 def _op_order(pair: Comparison) -> str:
@@ -249,17 +220,13 @@ def _cost_column(design: Design, image_size: int, num_classes: int) -> dict[str,
 
 def receptive_fields(design: Design) -> tuple[int, ...]:
     """Side in input pixels of what one output location of each stage can see (theoretical receptive field)."""
-    plan = plan_network(design)
     field, jump = 1, 1
     after_stage: dict[int, int] = {}
-    for name, conv, _ in walk(plan, 224):
-        if name.endswith("shortcut"):
-            continue  # sees no more than the branch beside it
-        field += (conv.kernel - 1) * jump
-        jump *= conv.stride
-        if name == "stem" and plan.max_pool:
-            field += 2 * jump
-            jump *= 2
+    for name, op, _ in walk(plan_network(design), 224):
+        if op.role in ("shortcut", "head"):
+            continue  # the one sees no more than the branch beside it, the other everything
+        field += (op.kernel - 1) * jump
+        jump *= op.stride
         if name.startswith("stages"):
             after_stage[int(name.split(".")[1])] = field
-    return tuple(after_stage[i] for i in sorted(after_stage))
+    return tuple(after_stage.values())

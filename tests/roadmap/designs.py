@@ -12,27 +12,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from roadmap import Design
+from roadmap.design import RULES, flags_asked_by
 
-# Flags that decide the structure, each with values that reach every branch of its rule.
-STRUCTURE: dict[str, tuple[Any, ...]] = {
-    "stem": ("resnet", "patchify"),
-    "stem_stride": (4, 2, 1),
+# Values that reach every branch of the rule of a flag whose values cannot be listed.
+OPEN: dict[str, tuple[Any, ...]] = {
     "groups": (1, 2, "depthwise"),
     "kernel_size": (3, 5, 7, 9, 11),
-    "inverted": (False, True),
-    "spatial_first": (False, True),
-    "act": ("relu", "gelu"),
-    "fewer_acts": (False, True),
-    "fewer_norms": (False, True),
-    "norm": ("bn", "ln"),
-    "separate_downsample": (False, True),
-    "boundary_norms": (False, True),
-}
-LEARNING: dict[str, tuple[Any, ...]] = {
     "layer_scale": (None, 1e-6, 0.5),
-    "init": ("kaiming", "trunc_normal"),
     "drop_path": (0.0, 0.3),
 }
+SIZES = ("depths", "width")
+LEARNING = {flag: RULES[flag].choices or OPEN[flag] for flag in flags_asked_by("recipe")}
+STRUCTURE = {flag: rule.choices or OPEN[flag] for flag, rule in RULES.items() if flag not in (*SIZES, *LEARNING)}
 FLAG_VALUES = STRUCTURE | LEARNING
 SMALL = {"depths": (1, 2, 1, 1), "width": 8}
 

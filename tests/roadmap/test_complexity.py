@@ -1,6 +1,5 @@
 """Costs counted from the plan: the paper's numbers, torch's own counts on the built module, and the golden file."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from roadmap import STEPS, Design, DesignError, build, complexity_of, design_for, paper
 from roadmap.complexity import walk
@@ -73,7 +73,7 @@ def test_loose_values_cost_what_torch_counts(flags, depths, width, kernel_size, 
         model = build(design, num_classes=5)
     cost = complexity_of(design, image_size=image_size, num_classes=5)
     assert (cost.params, cost.macs, cost.activations) == measured(model, image_size)
-    *_, (_, _, positions) = walk(plan_network(design), image_size)
+    *_, positions = (places for _, op, places in walk(plan_network(design), image_size) if op.role != "head")
     assert positions == output_side(design, image_size[0]) * output_side(design, image_size[1])
 
 
@@ -163,13 +163,25 @@ def test_micro_is_guarded_by_the_golden_file_alone() -> None:
     assert {row["regime"] for row in golden_rows()} == set(REGIMES)
 
 
-def test_walk_names_are_the_modules() -> None:
-    design = design_for("layer_norm", "micro")
-    modules = dict(build(design).named_modules())
-    for name, conv, _ in walk(plan_network(design), 32):
-        weight = modules[f"{name}.conv"].weight
-        assert tuple(weight.shape) == (conv.c_out, conv.c_in // conv.groups, conv.kernel, conv.kernel)
-    assert re.fullmatch(r"stages\.3\.blocks\.0\.\w+", name)
+@pytest.mark.parametrize("flags", covering_array(STRUCTURE | LEARNING, 40, seed=3), ids=name_of)
+def test_walk_names_are_the_modules_and_every_operation_has_its_parameters(flags) -> None:
+    """Each planned operation is the module of its name, and no module has a parameter that no operation has."""
+    design = Design(**SMALL, **flags)
+    with torch.device("meta"):
+        model = build(design, num_classes=7)
+    parts = dict(model.named_modules()) | dict(model.named_parameters())
+    names = []
+    for name, op, _ in walk(plan_network(design, num_classes=7), 32):
+        part = parts[name]
+        parameters = list(part.parameters()) if isinstance(part, nn.Module) else [part]
+        assert sum(parameter.numel() for parameter in parameters) == op.params, name
+        if op.kind == "conv":
+            assert tuple(part.weight.shape) == (op.c_out, op.c_in // op.groups, op.kernel, op.kernel)
+        names.append(name)
+    assert len(set(names)) == len(names)
+    assert {
+        key for key in dict(model.named_parameters()) if key not in names and key.rpartition(".")[0] not in names
+    } == set()
 
 
 def test_steps_differ_in_cost_exactly_where_the_paper_says_so() -> None:

@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
+import yaml
 
 from experiments.config.compose import settings_from
 from experiments.config.schema import compose
@@ -12,9 +13,10 @@ from experiments.config.techniques import TECHNIQUES, is_on
 from experiments.errors import ConfigError
 from experiments.studies import lists
 from roadmap.effects import subsets
-from roadmap.steps import CHANGES, STEPS
+from roadmap.regimes import CONF
+from roadmap.steps import CHANGES, END
 
-PLAYERS = STEPS[-1].changes
+PLAYERS = END.changes
 BUDGET = ("budget=paper", "data=imagenet", "device=cpu", "regime=micro")
 
 
@@ -72,7 +74,8 @@ def test_all_subsets_of_chosen_changes() -> None:
 
 
 def test_kernels_with_and_without_the_move() -> None:
-    runs = lists.kernel_without_move()
+    study = yaml.safe_load((CONF / "study" / "kernel_without_move.yaml").read_text())["study"]
+    runs = lists.runs_of(study["list"], study["params"], recipe_of)
     composed = [settings(run) for run in runs]
     assert len({frozenset(item.changes) for item in composed}) == len(runs) == 20
     table = {(item.design.inverted, item.design.spatial_first, item.design.kernel_size) for item in composed}
@@ -92,10 +95,6 @@ def test_leave_one_out_and_add_one_in() -> None:
 
 
 def test_small_lists() -> None:
-    moves = [settings(run) for run in lists.activations_and_move()]
-    assert {(item.design.fewer_acts, item.design.spatial_first) for item in moves} == set(
-        itertools.product((False, True), repeat=2)
-    )
     scales = [settings(run) for run in lists.layer_scale()]
     assert [(item.step, item.design.layer_scale) for item in scales] == [
         (step, value) for step in ("enhanced_recipe", "separate_downsampling") for value in (1e-6, None)
@@ -126,6 +125,8 @@ def test_the_recipe_study_switches_one_technique_at_a_time(capsys: pytest.Captur
         ("leave_one_out", {"depth": 3}, "study.params.depth"),
         ("orders", {"orders": "many"}, "study.params.orders"),
         ("orders", {"recipe_of": 1}, "study.params.recipe_of"),
+        ("crossed", {"base": ["gelu"], "factors": [["gelu"]]}, "study.params.base and factors: add=gelu"),
+        ("crossed", {"factors": [["silu"]]}, "'silu' is not one of: stage_ratio"),
     ],
 )
 def test_unknown_lists_and_parameters(name: str, params: dict[str, Any], key: str) -> None:

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import yaml
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 
 import run as program
 from experiments.__main__ import main as experiments_main
@@ -26,9 +29,11 @@ from experiments.studies import frozen, launch
 from experiments.training import job, loop
 from experiments.training import run as engine
 from roadmap.regimes import CONF
-from roadmap.steps import STEPS
+from roadmap.steps import END, STEPS
 from tests.analysis import factory
+from tests.conftest import ROOT
 
+RECORDS = ROOT / "results" / "fashion_mnist"
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
 # The smallest runs that are runs: a second each.
 SMALL = (
@@ -92,9 +97,20 @@ def test_expansion_order_and_typed_values() -> None:
 
 def test_generated_lists_lie_inside_the_sweep() -> None:
     jobs = expand("seed=0,1", list="leave_one_out")
-    assert len(jobs) == 2 * (1 + len(STEPS[-1].changes))
+    assert len(jobs) == 2 * (1 + len(END.changes))
     assert [job[0] for job in jobs] == ["seed=0"] * (len(jobs) // 2) + ["seed=1"] * (len(jobs) // 2)
     assert jobs[1] == ["seed=0", "+step=separate_downsampling", "drop=[stage_ratio]"]
+
+
+def jobs_of(name: str, *typed: str) -> list[list[str]]:
+    """The jobs of a study file under a command line."""
+    schema.register()
+    arguments = [f"+study={name}", *typed]
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        config = hydra.compose("config", overrides=arguments, return_hydra_config=True)
+    study: Any = OmegaConf.to_container(config.study)
+    sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    return launch.expand(arguments, sweeper["params"], study)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -103,18 +119,22 @@ def test_every_study_file_composes_and_expands(name: str) -> None:
     assert content["study"]["name"] == name
     assert content["hydra"]["mode"] == "MULTIRUN"
     assert next(iter(content["hydra"]["sweeper"]["params"])) == "seed"  # a part of a study is whole for its first seeds
-    config = schema.compose([f"+study={name}", "regime=micro"])
-    jobs = launch.expand(
-        [f"+study={name}", "regime=micro", "seed=0"], content["hydra"]["sweeper"]["params"], config["study"]
-    )
+    jobs = jobs_of(name, "regime=micro", "seed=0")
     runs = {run_id(launch.settings_from(schema.compose([*job, "device=cpu"]))) for job in jobs}
     assert len(runs) == len(jobs) >= 2
 
 
 def test_the_ladder_study_is_the_ladder() -> None:
-    params = yaml.safe_load((CONF / "study" / "ladder.yaml").read_text())["hydra"]["sweeper"]["params"]
-    assert [name.strip() for name in params["+step"].split(",")] == [step.name for step in STEPS]
-    assert params["seed"] == "0,1,2"
+    asked = [(job[0], job[1]) for job in jobs_of("ladder")]
+    assert asked == [(f"seed={seed}", f"+step={step.name}") for seed in range(3) for step in STEPS]
+
+
+@pytest.mark.parametrize("path", sorted((RECORDS / "studies").glob("*.json")), ids=lambda path: path.stem)
+def test_recorded_studies_are_found_by_the_commands_that_froze_them(path: Path) -> None:
+    """Their file is named after what a command asks for: one that asks otherwise would start a study of its own."""
+    name, typed = path.stem.rpartition("-")[0], json.loads(path.read_text())["jobs"][0]
+    common = [item for item in typed if frozen.key_of(item) not in ("seed", "step", "study", "add", "drop")]
+    assert frozen.study_path(name, jobs_of(name, *common), RECORDS) == path
 
 
 # --- the frozen plan

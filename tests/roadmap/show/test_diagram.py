@@ -18,7 +18,6 @@ from tests.conftest import ROOT
 from tests.roadmap.designs import SMALL, STRUCTURE, covering_array, name_of
 
 STEP_NAMES = [step.name for step in STEPS]
-NAMES = {"bn": "BN", "ln": "LN", "relu": "ReLU", "gelu": "GELU"}
 
 
 def texts(figure: Figure) -> list[str]:
@@ -26,15 +25,10 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text()]
 
 
-def expected_slots(block: BlockPlan, design: Design) -> list[str]:
-    """Norms, activations and layer scale of a block in op order."""
-    slots = []
-    for conv in block.convs:
-        slots += [NAMES[design.norm]] * conv.norm + [NAMES[design.act]] * conv.act
-    return slots + ["layer scale"] * (design.layer_scale is not None) + [NAMES[design.act]] * block.act_after_sum
+SLOTS = {"bn": "BN", "ln": "LN", "relu": "ReLU", "gelu": "GELU", "layer_scale": "layer scale"}
 
 
-def check_block(figure: Figure, block: BlockPlan, design: Design) -> None:
+def check_block(figure: Figure, block: BlockPlan) -> None:
     written = texts(figure)
     kernels = [text for text in written if "×" in text and "→" not in text]
     assert kernels == [f"{conv.kernel}×{conv.kernel}" for conv in block.convs]
@@ -42,12 +36,15 @@ def check_block(figure: Figure, block: BlockPlan, design: Design) -> None:
     assert channels == [f"{conv.c_in} → {conv.c_out}" for conv in block.convs]
     for conv in block.convs:
         assert ("depthwise" in " ".join(written)) or not conv.groups == conv.c_in > 1
-    assert [text for text in written if text in (*NAMES.values(), "layer scale")] == expected_slots(block, design)
+    slots = [SLOTS[op.kind] for op in (*block.branch, *block.after) if op.kind != "conv"]
+    assert [text for text in written if text in SLOTS.values()] == slots
     assert written.count("+") == 1
     shortcut = [text for text in written if text == "identity" or text.startswith("1×1, ")]
-    short = block.shortcut
-    stride = f", stride {short.stride}" if short and short.stride > 1 else ""
-    what = f"1×1, {short.c_in} → {short.c_out}{stride}, {NAMES[design.norm]}" if short else "identity"
+    what = "identity"
+    if block.shortcut:
+        conv, norm = block.shortcut
+        stride = f", stride {conv.stride}" if conv.stride > 1 else ""
+        what = f"1×1, {conv.c_in} → {conv.c_out}{stride}, {SLOTS[norm.kind]}"
     assert shortcut == [what]
 
 
@@ -55,13 +52,13 @@ def check_block(figure: Figure, block: BlockPlan, design: Design) -> None:
 @pytest.mark.parametrize("name", STEP_NAMES)
 def test_texts_of_a_steps_block_are_the_plans(name, stage) -> None:
     design = design_for(name, layer_scale=1e-6)
-    check_block(draw_block(design, stage, title=name), plan_network(design).stages[stage - 1].blocks[-1], design)
+    check_block(draw_block(design, stage, title=name), plan_network(design).stages[stage - 1].blocks[-1])
 
 
 @pytest.mark.parametrize("flags", covering_array(STRUCTURE, 30, seed=2), ids=name_of)
 def test_texts_of_any_designs_first_block_are_the_plans(flags) -> None:
     design = Design(**SMALL, **flags | {"separate_downsample": False})
-    check_block(draw_block(design, 2, first=True), plan_network(design).stages[1].blocks[0], design)
+    check_block(draw_block(design, 2, first=True), plan_network(design).stages[1].blocks[0])
 
 
 def test_shapes_are_as_wide_as_the_channels() -> None:
@@ -83,13 +80,13 @@ def test_downsampling_stands_in_front_of_the_block() -> None:
 
 
 def test_stem_and_its_pooling() -> None:
-    assert [op.text for op in stem_diagram(design_for("resnet50")).ops] == [
+    assert [op.text for op in stem_diagram(design_for("resnet50")).shapes] == [
         "7×7",
         "BN",
         "ReLU",
         "max-pool 3×3, stride 2",
     ]
-    assert [op.text for op in stem_diagram(design_for("separate_downsampling")).ops] == ["4×4", "LN"]
+    assert [op.text for op in stem_diagram(design_for("separate_downsampling")).shapes] == ["4×4", "LN"]
 
 
 PARTS = {
@@ -108,7 +105,7 @@ def test_the_part_that_a_change_touches_is_drawn(name) -> None:
     before, after = diagrams_of({"before": design_for(parent), "after": design_for(name)})
     assert before.part.startswith(PARTS[name])
     assert after.part.startswith(PARTS[name])
-    assert (before.ops == after.ops) == (name in ("enhanced_recipe", "stage_ratio"))
+    assert (before.shapes == after.shapes) == (name in ("enhanced_recipe", "stage_ratio"))
 
 
 def outlined(figure: Figure, panel: int) -> list[str]:
@@ -120,8 +117,8 @@ def outlined(figure: Figure, panel: int) -> list[str]:
 def test_only_what_differs_is_outlined() -> None:
     before, after = diagrams_of({"a": design_for("gelu"), "b": design_for("fewer_activations")})
     figure = draw([before, after])
-    gone = [before.ops[place] for place in sorted(touched(before, after))]
-    assert [(op.kind, op.text) for op in gone] == [("act", "GELU"), ("act", "GELU")]
+    gone = [before.shapes[place] for place in sorted(touched(before, after))]
+    assert [(shape.look, shape.text) for shape in gone] == [("act", "GELU"), ("act", "GELU")]
     assert touched(after, before) == set()
     assert outlined(figure, 0) == ["dashed", "dashed"]
     assert outlined(figure, 1) == []

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from roadmap import STEPS, Design, DesignError, build, complexity_of, design_for, paper
 from roadmap.plan import plan_network
-from roadmap.show.explain import describe_conv, explain, op_order, receptive_fields
+from roadmap.show.explain import block_words, explain, receptive_fields
 
 STEP_NAMES = [step.name for step in STEPS]
 PARTS = ("stem", "stage 1", "stage 2", "stage 3", "stage 4", "head", "total")
@@ -18,7 +18,7 @@ def linear_everywhere(design: Design) -> nn.Module:
     """The network with weights that let every input pixel show: positive, nothing gated, averages for maxima."""
     torch.manual_seed(0)
     model = build(design, num_classes=1).double().eval()
-    if isinstance(model.stem.pool, nn.MaxPool2d):
+    if hasattr(model.stem, "pool"):
         model.stem.pool = nn.AvgPool2d(3, 2, 1)
     for parameter in model.parameters():
         parameter.data.uniform_(0.5, 1.5)
@@ -87,7 +87,7 @@ def test_it_shows_every_operation_of_the_block(name) -> None:
     text = " ".join(explain(name).split())
     design = design_for(name)
     for block in plan_network(design).stages[1].blocks[:2]:
-        for op in op_order(block, design):
+        for op in block_words(block):
             assert op in text
 
 
@@ -150,7 +150,7 @@ def test_lines_fit_a_terminal() -> None:
 def test_layer_scale_and_bias_are_shown() -> None:
     design = design_for("separate_downsampling", layer_scale=1e-6)
     block = plan_network(design).stages[0].blocks[0]
-    assert op_order(block, design) == [
+    assert block_words(block) == [
         "spatial 7x7 96 -> 96, groups 96, bias",
         "ln",
         "pw_in 1x1 96 -> 384, bias",
@@ -160,7 +160,7 @@ def test_layer_scale_and_bias_are_shown() -> None:
         "+ x",
     ]
     strided = dataclasses.replace(block.convs[0], stride=2, groups=1, bias=False)
-    assert describe_conv(strided) == "spatial 7x7 96 -> 96, stride 2"
+    assert strided.row.words(strided) == "spatial 7x7 96 -> 96, stride 2"
 
 
 def test_unknown_names() -> None:

@@ -1,0 +1,147 @@
+"""`OPERATIONS`: what each kind of operation costs, is called and looks like; `layers.MODULES` has its module.
+
+A plan is rows of `Op`. Network, complexity, explain and diagram know of an operation only what these two tables say.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation of a plan. Its output side is ceil(side / stride).
+
+    Attributes:
+        role: the group in its part of the network, also the module's name there, e.g. "pw_in"; "" outside a group.
+        name: its own name in there, e.g. "conv", "norm".
+        kind: its row of `OPERATIONS`.
+        value: what some kinds start from or are set to: layer scale, the rate of stochastic depth.
+    """
+
+    role: str
+    name: str
+    kind: str
+    c_in: int
+    c_out: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+    value: float = 0.0
+
+    @property
+    def path(self) -> str:
+        """Its module's name in its part, e.g. "pw_in.conv"."""
+        return f"{self.role}.{self.name}".lstrip(".")
+
+    @property
+    def row(self) -> "Operation":
+        """What is known of its kind."""
+        return OPERATIONS[self.kind]
+
+    @property
+    def params(self) -> int:
+        """Learned parameters."""
+        return self.row.params(self)
+
+    def macs(self, positions: int) -> int:
+        """Multiply-accumulates for `positions` output locations, of convolutions and linear layers."""
+        return self.row.macs(self, positions)
+
+    def activations(self, positions: int) -> int:
+        """Elements of the outputs of convolutions and linear layers."""
+        return self.row.activations(self, positions)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A kind of operation.
+
+    Attributes:
+        look: how it is drawn: "conv", "norm", "act", "scale" or "pool".
+        label: what stands in its shape.
+        words: what it is called in a list of operations.
+        detail: what stands beside its shape.
+        params, macs, activations: see `Op`.
+    """
+
+    look: str
+    label: Callable[[Op], str]
+    words: Callable[[Op], str] = lambda op: op.kind
+    detail: Callable[[Op], str] = lambda op: ""
+    params: Callable[[Op], int] = lambda op: 0
+    macs: Callable[[Op, int], int] = lambda op, positions: 0
+    activations: Callable[[Op, int], int] = lambda op, positions: 0
+
+
+def _weights(op: Op) -> int:
+    return op.c_out * (op.c_in // op.groups) * op.kernel**2
+
+
+def _conv_words(op: Op) -> str:
+    """Role, kernel, channels; groups and stride where they are not 1."""
+    role = "conv" if op.role in ("stem", "downsample") else op.role
+    groups = f", groups {op.groups}" if op.groups > 1 else ""
+    stride = f", stride {op.stride}" if op.stride > 1 else ""
+    return f"{role} {op.kernel}x{op.kernel} {op.c_in} -> {op.c_out}{groups}{stride}{', bias' if op.bias else ''}"
+
+
+def _conv_detail(op: Op) -> str:
+    """Channels, grouping and stride, e.g. "96 → 96, depthwise, stride 2"."""
+    parts = [f"{op.c_in} → {op.c_out}"]
+    if op.groups > 1:
+        parts.append("depthwise" if op.groups == op.c_in else f"{op.groups} groups")
+    if op.stride > 1:
+        parts.append(f"stride {op.stride}")
+    return ", ".join(parts)
+
+
+def _norm(label: str) -> Operation:
+    return Operation("norm", lambda op: label, params=lambda op: 2 * op.c_out)  # scale and shift
+
+
+def _act(label: str) -> Operation:
+    return Operation("act", lambda op: label)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "conv": Operation(
+        "conv",
+        label=lambda op: f"{op.kernel}×{op.kernel}",
+        words=_conv_words,
+        detail=_conv_detail,
+        params=lambda op: _weights(op) + op.c_out * op.bias,
+        macs=lambda op, positions: positions * _weights(op),
+        activations=lambda op, positions: positions * op.c_out,
+    ),
+    "bn": _norm("BN"),
+    "ln": _norm("LN"),
+    "relu": _act("ReLU"),
+    "gelu": _act("GELU"),
+    "max_pool": Operation(
+        "pool",
+        label=lambda op: f"max-pool {op.kernel}×{op.kernel}, stride {op.stride}",
+        words=lambda op: f"max-pool {op.kernel}x{op.kernel}, stride {op.stride}",
+    ),
+    "layer_scale": Operation(
+        "scale", label=lambda op: "layer scale", words=lambda op: "layer scale", params=lambda op: op.c_out
+    ),
+    "drop_path": Operation(
+        "scale", label=lambda op: f"drop path {op.value:.2g}", words=lambda op: f"stochastic depth {op.value:.2g}"
+    ),
+    "global_pool": Operation("pool", label=lambda op: "average pooling", words=lambda op: "global average pooling"),
+    "linear": Operation(
+        "conv",
+        label=lambda op: "linear",
+        words=lambda op: "linear classifier",
+        detail=_conv_detail,
+        params=lambda op: _weights(op) + op.c_out * op.bias,
+        macs=lambda op, positions: positions * _weights(op),
+        activations=lambda op, positions: positions * op.c_out,
+    ),
+}
+
+
+def kinds(look: str) -> tuple[str, ...]:
+    """The kinds that are drawn alike: all norms, all activations."""
+    return tuple(kind for kind, operation in OPERATIONS.items() if operation.look == look)
