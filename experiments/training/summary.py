@@ -15,7 +15,7 @@ from roadmap import Design, complexity_of
 
 PACKAGES = ("convnext-roadmap", "torch", "torchvision", "timm", "numpy", "safetensors")
 CHANCE = 0.98  # a loss above this share of ln(classes) is no better than guessing
-AVERAGED = 100  # steps until BatchNorm's running averages describe the network; after 66 they still did not
+AVERAGED = 100  # steps until BatchNorm's running averages surely describe the network; seen to lag after 66
 
 
 def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str, Any]:
