@@ -23,6 +23,8 @@ from tests.roadmap.designs import (
     pairs_of,
 )
 
+pytestmark = pytest.mark.numeric
+
 COVERING = covering_array(FLAG_VALUES, 320)
 STEP_NAMES = [step.name for step in STEPS]
 TINY_STEPS = {"regime": "micro", "depths": (1, 1, 2, 1), "width": 8, "num_classes": 5}

@@ -8,6 +8,8 @@ import roadmap.timm_models  # noqa: F401  (registers the models)
 from roadmap import STEPS, design_for
 from roadmap.regimes import REGIMES
 
+pytestmark = pytest.mark.numeric
+
 STEP_NAMES = [step.name for step in STEPS]
 
 

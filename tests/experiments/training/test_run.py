@@ -27,6 +27,8 @@ from tests.experiments.training.runs import (
 )
 from tests.storms.payloads import replace_manifest
 
+pytestmark = pytest.mark.numeric
+
 EVERYTHING = ("recipe.ema=0.9", "recipe.clip_grad=1.0", "recipe.drop_path=0.2")
 
 
