@@ -9,7 +9,10 @@ WORKERS ?= 2
 PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.11 python3.10,$(shell $(p) -c $(NEW_ENOUGH) 2>/dev/null && echo $(p))))
 NEW_ENOUGH := 'import sys, ensurepip; sys.exit(sys.version_info < (3, 10))'
 
-.PHONY: help setup run test check format figures constraints
+# Another instruction set than the machine's own: AVX2 instead of AVX-512, the oldest one elsewhere.
+OTHER_CPU ?= $(if $(shell grep -m1 -s avx512vl /proc/cpuinfo),ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2,ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41)
+
+.PHONY: help setup run test numeric check format figures constraints
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -22,6 +25,9 @@ run: $(STAMP)  ## train one step of the ladder on a laptop: python run.py +step=
 
 test: $(STAMP)  ## run all tests but the slow ones (more or fewer with ARGS="...")
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+numeric: $(STAMP)  ## run the tests that rest on floating-point numbers on another instruction set than the machine's own
+	$(OTHER_CPU) OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "numeric and not slow" $(ARGS)
 
 check: $(STAMP)  ## lint, format and types
 	$(PY) -m ruff check

@@ -19,6 +19,8 @@ from roadmap.effects import contrasts, subsets
 from roadmap.effects.noise import AdditiveModel, Means
 from tests.analysis import factory
 
+pytestmark = pytest.mark.numeric
+
 GAMES, SEEDS, NOISE = 1000, 3, 0.1
 
 

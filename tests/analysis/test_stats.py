@@ -14,6 +14,8 @@ from analysis import stats
 from roadmap import STEPS
 from roadmap.effects.noise import AdditiveModel
 
+pytestmark = pytest.mark.numeric
+
 NAMES = [step.name for step in STEPS]
 PAIRS = [(i, NAMES.index(step.parent)) for i, step in enumerate(STEPS) if step.parent]
 WEIGHTS = np.zeros((len(PAIRS), len(NAMES)))

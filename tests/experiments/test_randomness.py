@@ -8,6 +8,8 @@ import pytest
 
 from experiments.randomness import derive, normals, permutation, uniforms
 
+pytestmark = pytest.mark.numeric
+
 
 def test_keys_depend_on_every_part_its_type_and_the_order():
     parts = [("mixup", 0, 1), ("mixup", 1, 0), ("cutmix", 0, 1), ("mixup", 0), ("mixup", "0", 1), ("mixup", -1, 1), ()]

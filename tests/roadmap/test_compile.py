@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from roadmap import STEPS, build
 from roadmap.layers import DropPath
 
+pytestmark = pytest.mark.numeric
+
 STEP_NAMES = [step.name for step in STEPS if step.name != "enhanced_recipe"]  # resnet50's network
 REPRESENTATIVE = ("resnet50", "kernel_7", "separate_downsampling")
 

@@ -11,7 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from roadmap import build, complexity_of, cpu_kernels, layers
 from roadmap.cpu_kernels import applies, depthwise, gradients_are_slow, mkl_is_slow, product, product_is_faster
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN")
+pytestmark = [
+    pytest.mark.numeric,
+    pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN"),
+]
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from roadmap import STEPS, build
 from roadmap.interop import InteropError, load_reference, to_reference
 
+pytestmark = pytest.mark.numeric
+
 ENDS = {"resnet": ("resnet50", None), "convnext": ("separate_downsampling", 1e-6)}
 # case -> (end, regime, source, parameters, the other library's network)
 CASES: dict[str, tuple[str, str, str, int, Callable[[], nn.Module]]] = {

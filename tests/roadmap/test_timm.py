@@ -10,6 +10,8 @@ from experiments.config.settings import Recipe
 from roadmap import STEPS, design_for
 from roadmap.regimes import CONF, REGIMES
 
+pytestmark = pytest.mark.numeric
+
 STEP_NAMES = [step.name for step in STEPS]
 
 

@@ -27,6 +27,8 @@ from experiments.data.worker import Chunk, ChunkDataset
 from experiments.errors import DataError
 from tests.experiments.data.sources import batches, encoded, make_folders, photograph, same, settings_for, source_for
 
+pytestmark = pytest.mark.numeric
+
 SMALL = Batch(8, 4)
 
 

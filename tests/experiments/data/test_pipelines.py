@@ -11,6 +11,8 @@ from experiments.data import DataSource, open_data, steps_per_epoch
 from experiments.errors import ConfigError
 from tests.experiments.data.sources import SYNTHETIC, batches, make_folders, same, settings_for, source_for
 
+pytestmark = pytest.mark.numeric
+
 STEPS = 4
 
 

@@ -18,6 +18,8 @@ from roadmap.effects import contrasts, subsets
 from roadmap.effects.noise import quantile
 from tests.analysis import factory
 
+pytestmark = pytest.mark.numeric
+
 PLAYERS = power.PLAYERS
 SMALL = ("regime=micro", "device=cpu", "recipe.epochs=1", "data.train_images=64", "data.eval_images=50")
 

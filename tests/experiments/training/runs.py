@@ -1,14 +1,10 @@
-"""Tiny runs for the engine's tests, in this process and in fresh ones.
-
-`python -m tests.experiments.training.runs` measures the golden losses anew, after RESULTS_VERSION was raised.
-"""
+"""Tiny runs for the engine's tests, in this process and in fresh ones."""
 
 import hashlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +13,11 @@ from typing import Any
 import pytest
 
 from experiments.config.compose import settings_from
-from experiments.config.identity import RESULTS_VERSION
 from experiments.config.schema import compose
 from experiments.config.settings import Settings
 from experiments.store.result import TIMING_FIELDS
 
 ROOT = Path(__file__).resolve().parents[3]
-GOLDEN = Path(__file__).with_name("golden_losses.json")
 BN, LN = "kernel_7", "separate_downsampling"
 SMALL = (
     *("regime=micro", "budget=paper", "data=synthetic", "data.train_images=64", "data.eval_images=24"),
@@ -111,29 +105,3 @@ def stopping(patch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
     with patch.context() as inner:
         inner.setattr("experiments.training.job.StopFlag", lambda: StopAfter(steps))
         yield
-
-
-def losses_of(step: str, *overrides: str) -> list[list[float]]:
-    """Training and validation loss of each epoch of a run that is thrown away.
-
-    With torch's own kernels on every processor: BatchNorm over the small maps of these runs makes much of rounding.
-    """
-    from experiments.training.run import run
-    from roadmap import cpu_kernels
-
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu_kernels, "_vector_unit", lambda: "DEFAULT")
-        run(settings_of(Path(folder), *overrides, step=step))
-        return [[round(line["train_loss"], 6), round(line["loss"], 6)] for line in lines(only_run(Path(folder)))]
-
-
-def write_golden() -> None:
-    """Measure the golden runs anew."""
-    golden = json.loads(GOLDEN.read_text())
-    for entry in golden["runs"].values():
-        entry["losses"] = losses_of(*entry["overrides"])
-    GOLDEN.write_text(json.dumps({**golden, "results_version": RESULTS_VERSION}, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    write_golden()

@@ -22,6 +22,8 @@ from experiments.training.state import TrainState
 from roadmap import build
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.numeric
+
 ENHANCED = Recipe()
 ORIGINAL = Recipe(
     name="original", epochs=90, optimizer="sgd", base_lr=0.1, lr_batch=256, weight_decay=1e-4, decay_all=True,

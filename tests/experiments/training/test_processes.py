@@ -39,6 +39,7 @@ TWENTY_STEPS = ("recipe.epochs=20", "batch.size=64", "recipe.warmup_epochs=4", "
 ENDLESS = ("recipe.epochs=5000", "data.train_images=512")
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("step, micro", [(BN, 32), (LN, 16)])
 def test_two_ranks_train_as_one(tmp_path: Path, step: str, micro: int) -> None:
     """20 steps of one effective batch in fp32: the losses of 2 gloo ranks and of 1 differ by less than 1e-6.
@@ -171,6 +172,7 @@ def test_no_secret_or_environment_variable_is_written(tmp_path: Path, logger: st
     assert not [name for name, value in canaries.items() if value in done.stdout + done.stderr]
 
 
+@pytest.mark.numeric
 def test_the_number_of_data_workers_changes_nothing(tmp_path: Path) -> None:
     """Decoding, cropping, RandAugment, erasing, mixup and CutMix over 0, 1 and 2 worker processes."""
     noise = np.random.default_rng(0)
@@ -233,6 +235,7 @@ def test_wandb_history_is_complete_after_a_kill(tmp_path: Path) -> None:
     assert wandb_history(run) == lines(run)
 
 
+@pytest.mark.numeric
 @pytest.mark.slow
 def test_compiled_training_agrees_with_plain(tmp_path: Path) -> None:
     """torch.compile of each block with inductor: the losses of 8 steps agree to 1e-4 relative."""

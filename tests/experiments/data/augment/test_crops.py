@@ -15,6 +15,8 @@ from experiments.data.augment.normalise import Normaliser, _fill_at_once, _fill_
 from experiments.data.augment.resample import cut
 from tests.experiments.data.sources import photograph, settings_for
 
+pytestmark = pytest.mark.numeric
+
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 SIZES = [(32, 32), (28, 28), (64, 64), (50, 37), (30, 90)]
 

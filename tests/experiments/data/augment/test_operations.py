@@ -13,6 +13,8 @@ from experiments.data.augment.randaugment import OPERATIONS, Draws, draw, parse_
 from experiments.errors import ConfigError
 from tests.experiments.data.sources import photograph
 
+pytestmark = pytest.mark.numeric
+
 PAPER = "rand-m9-mstd0.5-inc1"
 FILL = (124, 116, 104)
 LEVEL = 1  # largest difference from Pillow, in grey levels
