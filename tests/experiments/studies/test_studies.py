@@ -1,20 +1,24 @@
 """Studies: expansion, the frozen plan, what is launched, what a launcher leaves behind; trained for real in micro."""
 
 import dataclasses
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import run as program
 from experiments.__main__ import main as experiments_main
+from experiments.commands import estimate
 from experiments.commands.estimate import LAUNCH, Speed, recorded
 from experiments.config import schema
 from experiments.config.identity import run_id
@@ -388,6 +392,19 @@ def test_plan_uses_recorded_speeds(
     states = [dict(zip(header.split(","), row.split(","), strict=True)) for row in rows]
     assert [row["state"] for row in states] == ["finished", "finished", "missing"]
     assert float(states[2]["hours"]) > 0
+
+
+def test_speed_is_measured_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+
+    def work() -> Iterator[int]:
+        nonlocal clock
+        for seconds in itertools.chain([100.0] * estimate.WARM_UP, itertools.repeat(0.5)):
+            clock += seconds
+            yield 10
+
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: clock))
+    assert estimate._seconds_per_image(work(), torch.device("cpu"), seconds=3.0) == pytest.approx(0.05)
 
 
 def test_recorded_time_is_per_epoch_and_of_the_same_network_only(tmp_path: Path) -> None:
