@@ -60,6 +60,7 @@ def test_the_papers_figure_shows_the_papers_values(tiny, base, size):
         assert thin[name].get_height() < main[name].get_height() / 2
         assert thin[name].get_facecolor()[:3] == to_rgb(theme.SECOND)
         assert marks[name].get_xdata() == pytest.approx([published.gflops_counted])
+    assert all(axes.get_xgridlines()[0].get_visible() for axes in (bars, gflops))
     hatched = [name for name in NAMES if main[name].get_hatch()]
     assert hatched == ["kernel_9", "kernel_11"]
     assert bars.get_ylim()[0] > bars.get_ylim()[1]  # the ladder goes down the page

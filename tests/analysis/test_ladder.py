@@ -37,7 +37,7 @@ def test_means_gains_and_verdicts(tmp_path):
     assert ladder.sigma == pytest.approx(0.05, rel=0.3)
     assert (ladder.table["gain"].dropna() - ladder.table["paper_gain"].dropna()).abs().max() < 0.12
     verdicts = ladder.table.set_index("step")["verdict"]
-    assert verdicts["enhanced_recipe"] == verdicts["width"] == "gain"
+    assert verdicts["enhanced_recipe"] == verdicts["width"] == verdicts["stage_ratio"] == "gain"  # 2.7 to 0.7 points
     assert verdicts["depthwise"] == verdicts["move_up_depthwise"] == "loss"
     assert verdicts["resnet50"] == ""
     row = ladder.row("width")

@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from analysis import tables
+from analysis import report, tables
+from analysis.collect import collect
 from analysis.ladder import paper_ladder
 from tests.analysis import factory
 from tests.analysis.test_ladder import NAMES, PUBLISHED, ladder_from
@@ -71,3 +72,9 @@ def test_latex_compiles(ladder, tmp_path):
 )
 def test_numbers_round_as_the_paper_does(value, decimals, text):
     assert tables.number(value, decimals) == text
+
+
+def test_a_diverged_run_is_listed_without_its_last_top1(tmp_path):
+    records = [factory.record("gelu", 0, 81.25), factory.record("gelu", 1, 10.0, status="diverged")]
+    table = report._runs_table(collect(factory.write_all(tmp_path, records)).runs)
+    assert [(row[2][0], row[3][0]) for row in table.rows] == [("finished", "81.25"), ("diverged", "–")]

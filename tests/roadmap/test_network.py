@@ -318,6 +318,7 @@ def test_head_and_classifier() -> None:
     assert build("kernel_7", regime="micro", num_classes=0)(x).shape == pooled.shape
     model.reset_classifier(7)
     assert (model.num_classes, model(x).shape) == (7, (2, 7))
+    assert not model.head.fc.bias.any()  # torch's own initial biases are not 0
     model.reset_classifier(0)
     torch.testing.assert_close(model(x), pooled)
     with pytest.raises(ValueError, match="global_pool='max' is not one of: avg"):

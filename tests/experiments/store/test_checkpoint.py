@@ -15,6 +15,7 @@ from experiments.errors import StorageError
 from experiments.store import atomic
 from experiments.store.checkpoint import MANIFEST, SET_ASIDE, STATE, WRITING, Checkpoints, size_limit
 from experiments.store.tensor_file import pieces_of
+from tests.storms.payloads import replace_manifest
 
 RUN, OTHER_RUN = "a" * 64, "b" * 64
 
@@ -210,6 +211,16 @@ def test_a_consistent_forgery_of_one_tensor_is_found(tmp_path: Path) -> None:
     (folder / MANIFEST).write_bytes(text)
     folder.rename(folder.with_name(f"step-00000010-{hashlib.sha256(text).hexdigest()[:16]}"))
     assert Checkpoints(tmp_path, RUN).load() is None
+
+
+@pytest.mark.parametrize("number, read", [(1, True), (2, False)])
+def test_checkpoints_of_format_1_are_read(tmp_path: Path, number: int, read: bool) -> None:
+    """Runs that were stopped before an update go on after it."""
+    save(tmp_path, 10)
+    (folder,) = checkpoint_folders(tmp_path)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    replace_manifest(folder, json.dumps(manifest | {"format": number}).encode())
+    assert (Checkpoints(tmp_path, RUN).load() is not None) == read
 
 
 def test_the_largest_state_of_a_run_is_allowed() -> None:

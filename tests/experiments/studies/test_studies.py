@@ -1,23 +1,27 @@
 """Studies: expansion, the frozen plan, what is launched, what a launcher leaves behind; trained for real in micro."""
 
 import dataclasses
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hydra
 import pytest
+import torch
 import yaml
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 import run as program
 from experiments.__main__ import main as experiments_main
+from experiments.commands import estimate
 from experiments.commands.estimate import LAUNCH, Speed, recorded
 from experiments.commands.status import rows
 from experiments.config import schema
@@ -451,6 +455,27 @@ def test_the_newest_record_tells_the_speed(tmp_path: Path) -> None:
         os.utime(place.result, (when, when))
     assert recorded(runs, runs[3].replace(recipe=dataclasses.replace(runs[3].recipe, epochs=4))) == 14.0
     assert recorded(runs, settings_for("+step=width", f"runs_dir={tmp_path}")) is None
+
+
+def test_speed_is_the_devices_once_it_is_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host runs ahead of a device that takes long for its first batches."""
+    host = device = 0.0
+
+    def work() -> Iterator[int]:
+        nonlocal host, device
+        for seconds in itertools.chain([100.0] * estimate.WARM_UP, itertools.repeat(0.5)):
+            host += 0.01
+            device = max(device, host) + seconds
+            yield 10
+
+    def synchronize(_: torch.device) -> None:
+        nonlocal host
+        host = max(host, device)
+
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: host))
+    monkeypatch.setattr(estimate, "synchronize", synchronize)
+    measured = estimate._seconds_per_image(work(), torch.device("cpu"), seconds=0.2)
+    assert measured == pytest.approx(0.05, rel=2e-3)
 
 
 def test_recorded_time_is_per_epoch_and_of_the_same_network_only(tmp_path: Path) -> None:

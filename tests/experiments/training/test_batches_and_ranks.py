@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import pytest
 import torch
@@ -128,6 +129,7 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_per_epoch_elsewhere(terminal
     assert said.count("top1 61.25") == 1
     assert "4 s left" in said
     assert ("loss 1.1250" in said) is terminal  # the bar's
+    assert (re.search(r"loss 1\.1250.* [1-9]\d* images/s", said) is not None) is terminal
     assert ("\x1b" in said) is terminal
     if not terminal:
         assert said.count("\n") == 1

@@ -84,6 +84,13 @@ def test_costs_are_the_runs_own_and_the_papers(tmp_path: Path) -> None:
     assert (record["gmacs_224"], record["params_1k"]) == (paper.gmacs, paper.params)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_gradient_checkpointing_reaches_every_stage(tmp_path: Path, asked: bool) -> None:
+    settings = settings_of(tmp_path, f"grad_checkpointing={str(asked).lower()}")
+    stages = engine.build_state(settings, _Ten(), torch.device("cpu")).model.stages
+    assert [stage.grad_checkpointing for stage in stages] == [asked] * 4
+
+
 def test_top1_ema_is_that_of_the_averaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def score(network: nn.Module, **_: Any) -> Validation:
         trained = next(network.parameters()).requires_grad
