@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roadmap.errors import DesignError
-from roadmap.operations import kinds
+from roadmap.operations import ACTS, NORMS
 
 STAGES = 4
 STEMS = ("resnet", "patchify")
@@ -96,10 +96,10 @@ class Design:
     kernel_size: int = _flag(3, _KERNEL)  # of the spatial convolution, odd
     inverted: bool = False  # thin outside and wide inside
     spatial_first: bool = False  # the spatial convolution moves to the front of the block
-    act: str = _flag("relu", _one_of(*kinds("act")))
+    act: str = _flag("relu", _one_of(*ACTS))
     fewer_acts: bool = False  # one activation per block
     fewer_norms: bool = False  # one norm per block
-    norm: str = _flag("bn", _one_of(*kinds("norm")))
+    norm: str = _flag("bn", _one_of(*NORMS))
     separate_downsample: bool = False  # 2x2 stride-2 convolutions between stages
     boundary_norms: bool = False  # norms after a patchify stem, before separate downsampling, after global pooling
     layer_scale: float | None = _flag(None, _LAYER_SCALE, "recipe")  # of the residual branch, per channel: its start

@@ -5,6 +5,7 @@ A plan is rows of `Op`. Network, complexity, explain and diagram know of an oper
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -104,44 +105,27 @@ def _act(label: str) -> Operation:
     return Operation("act", lambda op: label)
 
 
-OPERATIONS: dict[str, Operation] = {
-    "conv": Operation(
-        "conv",
-        label=lambda op: f"{op.kernel}×{op.kernel}",
-        words=_conv_words,
-        detail=_conv_detail,
-        params=lambda op: _weights(op) + op.c_out * op.bias,
-        macs=lambda op, positions: positions * _weights(op),
-        activations=lambda op, positions: positions * op.c_out,
-    ),
-    "bn": _norm("BN"),
-    "ln": _norm("LN"),
-    "relu": _act("ReLU"),
-    "gelu": _act("GELU"),
-    "max_pool": Operation(
-        "pool",
-        label=lambda op: f"max-pool {op.kernel}×{op.kernel}, stride {op.stride}",
-        words=lambda op: f"max-pool {op.kernel}x{op.kernel}, stride {op.stride}",
-    ),
-    "layer_scale": Operation(
-        "scale", label=lambda op: "layer scale", words=lambda op: "layer scale", params=lambda op: op.c_out
-    ),
-    "drop_path": Operation(
-        "scale", label=lambda op: f"drop path {op.value:.2g}", words=lambda op: f"stochastic depth {op.value:.2g}"
-    ),
-    "global_pool": Operation("pool", label=lambda op: "average pooling", words=lambda op: "global average pooling"),
-    "linear": Operation(
-        "conv",
-        label=lambda op: "linear",
-        words=lambda op: "linear classifier",
-        detail=_conv_detail,
-        params=lambda op: _weights(op) + op.c_out * op.bias,
-        macs=lambda op, positions: positions * _weights(op),
-        activations=lambda op, positions: positions * op.c_out,
-    ),
+def _named(look: str, text: Callable[[Op], str], **costs: Any) -> Operation:
+    """An operation with one name for list and drawing; terminals get an "x" for "×"."""
+    return Operation(look, text, lambda op: text(op).replace("×", "x"), **costs)
+
+
+_COUNTED: dict[str, Any] = {  # of convolutions and linear layers
+    "detail": _conv_detail,
+    "params": lambda op: _weights(op) + op.c_out * op.bias,
+    "macs": lambda op, positions: positions * _weights(op),
+    "activations": lambda op, positions: positions * op.c_out,
 }
 
-
-def kinds(look: str) -> tuple[str, ...]:
-    """The kinds that are drawn alike: all norms, all activations."""
-    return tuple(kind for kind, operation in OPERATIONS.items() if operation.look == look)
+NORMS = {"bn": _norm("BN"), "ln": _norm("LN")}
+ACTS = {"relu": _act("ReLU"), "gelu": _act("GELU")}
+OPERATIONS: dict[str, Operation] = {
+    "conv": Operation("conv", lambda op: f"{op.kernel}×{op.kernel}", _conv_words, **_COUNTED),
+    **NORMS,
+    **ACTS,
+    "max_pool": _named("pool", lambda op: f"max-pool {op.kernel}×{op.kernel}, stride {op.stride}"),
+    "layer_scale": _named("scale", lambda op: f"layer scale {op.value:g}", params=lambda op: op.c_out),
+    "drop_path": _named("scale", lambda op: f"stochastic depth {op.value:.3g}"),
+    "global_pool": _named("pool", lambda op: "global average pooling"),
+    "linear": _named("conv", lambda op: "linear classifier", **_COUNTED),
+}

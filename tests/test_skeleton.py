@@ -117,6 +117,18 @@ def test_packages_import_only_what_lies_below_them(path: Path) -> None:
     assert [(line, name) for line, name in imported if name.split(".")[0] in never - {allowed}] == []
 
 
+def test_in_roadmap_what_shows_and_what_counts_effects_build_on_the_network_alone() -> None:
+    """Neither knows of the other, nor the network of them; only the commands and the look-up of names know all."""
+    arrows = set()
+    for path in (ROOT / "roadmap").rglob("*.py"):
+        group = path.parent.name
+        for _, name in imports_of(ast.parse(path.read_text(encoding="utf-8")), "roadmap"):
+            other = re.match(r"roadmap\.(show|effects)\b", name)
+            if other and other[1] != group and path.name != "__main__.py":
+                arrows.add((name_of(path), name))
+    assert arrows == set()
+
+
 @pytest.mark.parametrize("module", LIGHT_MODULES)
 def test_light_modules_load_no_heavy_library(module: str) -> None:
     code = f"import sys, {module}; print(sorted({LIGHT_MODULES[module]!r} & set(sys.modules)))"

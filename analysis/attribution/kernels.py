@@ -37,8 +37,8 @@ def kernel_curves(game: Game) -> list[KernelCurve]:
     found: dict[Set, dict[int, Set]] = {}
     for one in game.known:
         context = tuple(change for change in one if change not in KERNELS)
-        sizes = [KERNELS[change] for change in one if change in KERNELS] or [SMALLEST]
-        found.setdefault(context, {})[max(sizes)] = one
+        *_, size = (SMALLEST, *(KERNELS[change] for change in one if change in KERNELS))  # the last one is in force
+        found.setdefault(context, {})[size] = one
     whole = {context: sets for context, sets in found.items() if SMALLEST in sets and len(sets) >= LEAST_SIZES}
     if len(whole) < 2:
         return []

@@ -13,8 +13,8 @@ from analysis.attribution.kernels import KERNELS, SMALLEST, KernelCurve
 from analysis.ladder import Ladder
 from roadmap.steps import BY_NAME
 
-START = next(BY_NAME[name].parent for name in KERNELS)  # all kernel sizes build on the same step
-STEP_SIZES = {START: SMALLEST} | KERNELS
+START = next(BY_NAME[name].parent for name in KERNELS if BY_NAME[name].on_path)  # the ladder's kernel sizes build on it
+STEP_SIZES = {START: SMALLEST} | {name: side for name, side in KERNELS.items() if BY_NAME[name].parent == START}
 _MARKS = (("o", theme.OURS), ("D", theme.PAPER), ("s", theme.MUTED), ("^", theme.GOOD), ("v", theme.BAD))
 
 
@@ -31,9 +31,10 @@ def ladder_curve(ladder: Ladder) -> Curve:
     """The kernel sizes of a ladder."""
     rows = ladder.table.set_index("step")
     start = 0.0 if rows["n"][START] else math.nan
-    gains = [start if name == START else float(rows["gain"][name]) for name in STEP_SIZES]
-    halves = [math.nan if name == START else float(rows["gain_high"][name] - rows["gain"][name]) for name in STEP_SIZES]
-    return Curve(list(STEP_SIZES.values()), gains, halves)
+    names = [name for name in STEP_SIZES if name in rows.index]  # the paper's ladder lacks one's own
+    gains = [start if name == START else float(rows["gain"][name]) for name in names]
+    halves = [math.nan if name == START else float(rows["gain_high"][name] - rows["gain"][name]) for name in names]
+    return Curve([STEP_SIZES[name] for name in names], gains, halves)
 
 
 def context_curve(found: KernelCurve) -> Curve:

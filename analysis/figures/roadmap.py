@@ -121,7 +121,8 @@ def _bars(
     axes.set_xticks(
         [tick for tick in MaxNLocator(ticks, steps=[1, 2, 5, 10]).tick_values(start, top) if start <= tick <= top]
     )
-    for y, row in zip(rows.y, ladder.table.itertuples(), strict=True):
+    for row in ladder.table.itertuples():  # the paper's ladder lacks steps of one's own
+        y = rows.steps.index(row.step)
         colour = theme.SECTION_COLOURS[row.section]
         if row.top1 == row.top1:
             _bar(axes, y, start, row, colour)

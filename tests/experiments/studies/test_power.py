@@ -16,6 +16,7 @@ from experiments.store.run_dir import RunDir
 from experiments.studies import frozen, launch, lists, power
 from roadmap.effects import contrasts, subsets
 from roadmap.effects.noise import quantile
+from roadmap.steps import BY_NAME
 from tests.analysis import factory
 
 pytestmark = pytest.mark.numeric
@@ -120,7 +121,8 @@ def test_the_intervals_are_those_that_the_analysis_finds(plan: frozen.FrozenStud
 
 
 def test_differences_and_pairs_in_context(tmp_path: Path) -> None:
-    plan = study_in(tmp_path, "activations_and_move")
+    base = [name for name in BY_NAME["gelu"].changes if name != "move_up_depthwise"]
+    plan = study_in(tmp_path, "crossed", base=base, factors=[["move_up_depthwise"], ["fewer_activations"]])
     lines = power.outlook(plan, ["missing"] * len(plan.runs), noise=0.3)
     gain, pair = 0.3 * quantile(6) * np.sqrt([2 / 3, 4 / 3])
     assert lines == [

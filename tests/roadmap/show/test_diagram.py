@@ -25,7 +25,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text()]
 
 
-SLOTS = {"bn": "BN", "ln": "LN", "relu": "ReLU", "gelu": "GELU", "layer_scale": "layer scale"}
+SLOTS = {"bn": "BN", "ln": "LN", "relu": "ReLU", "gelu": "GELU", "layer_scale": "layer scale 1e-06"}
 
 
 def check_block(figure: Figure, block: BlockPlan) -> None:

@@ -1,6 +1,7 @@
 """`explain`: what it says, against the plan, and receptive fields against a measurement by gradients."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 
 from roadmap import STEPS, Design, DesignError, build, complexity_of, design_for, paper
 from roadmap.plan import plan_network
-from roadmap.show.explain import block_words, explain, receptive_fields
+from roadmap.show.diagram import diagrams_of
+from roadmap.show.explain import _all_ops, block_words, explain, receptive_fields
+from tests.roadmap.designs import FLAG_VALUES, SMALL
 
 STEP_NAMES = [step.name for step in STEPS]
 PARTS = ("stem", "stage 1", "stage 2", "stage 3", "stage 4", "head", "total")
@@ -156,11 +159,22 @@ def test_layer_scale_and_bias_are_shown() -> None:
         "pw_in 1x1 96 -> 384, bias",
         "gelu",
         "pw_out 1x1 384 -> 96, bias",
-        "layer scale",
+        "layer scale 1e-06",
         "+ x",
     ]
     strided = dataclasses.replace(block.convs[0], stride=2, groups=1, bias=False)
     assert strided.row.words(strided) == "spatial 7x7 96 -> 96, stride 2"
+
+
+@pytest.mark.parametrize("base", [{}, {"stem": "patchify", "separate_downsample": True}], ids=["resnet", "convnext"])
+@pytest.mark.parametrize("flag", FLAG_VALUES)
+def test_two_different_networks_are_never_called_the_same(flag, base) -> None:
+    """Whatever a flag changes in the plan shows in the list of operations, and in the diagram but for the head."""
+    for one, other in itertools.combinations([Design(**SMALL | base | {flag: v}) for v in FLAG_VALUES[flag]], 2):
+        plans = [plan_network(one), plan_network(other)]
+        assert (_all_ops(one) != _all_ops(other)) == (plans[0] != plans[1])
+        before, after = diagrams_of({"": one, " ": other})
+        assert (before.shapes != after.shapes) == any(p.stem != q.stem or p.stages != q.stages for p, q in [plans])
 
 
 def test_unknown_names() -> None:
