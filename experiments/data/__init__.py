@@ -4,7 +4,7 @@ Small sets (digits, IDX files, CIFAR, synthetic) are `InMemorySource`s: uint8 ar
 Random crops, flips, RandAugment and erasing run there on whole batches, with parameters of their own for every image.
 
 Large sets (class folders of JPEG or PNG files) are `FileSource`s: worker processes decode each file once, cut its
-crop out and hand over 8-bit images in small pieces; normalisation and erasing then run batched on the training
+crop out and hand over 8-bit images in small chunks; normalisation and erasing then run batched on the training
 device, RandAugment there too on a GPU and in the workers on a CPU, all with the same code as above.
 
 Whatever is random is a function of (seed, epoch, sample): the order of an epoch, each image's crop, its RandAugment

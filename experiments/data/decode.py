@@ -80,7 +80,7 @@ def _cut_out(
     image: Image.Image, y: Line, x: Line, flip: bool, size: int, channels: int, interpolation: str
 ) -> torch.Tensor:
     mode = "RGB" if channels == 3 else "L"
-    with closing(image):  # what is decoded need not wait for the rest of a piece
+    with closing(image):  # what is decoded need not wait for the rest of a chunk
         y, x = _decode_smaller(image, mode, y, x)
         plain = image if image.mode == mode else image.convert(mode)
         pixels = np.asarray(plain.crop((x[0], y[0], x[0] + x[1], y[0] + y[1])))
