@@ -75,9 +75,17 @@ _LAYER_SCALE = Rule(
 _DROP_PATH = Rule("must be at least 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1, plain=float)
 
 
-def _flag(default: Any, rule: Rule, asked_by: str = "") -> Any:
-    """A field with its rule; `asked_by` names what sets it in a run where no step of the ladder does."""
-    return dataclasses.field(default=default, metadata={"rule": rule, "asked_by": asked_by})
+def _flag(default: Any, rule: Rule, asked_by: str = "", **before: Any) -> Any:
+    """A field with its rule.
+
+    Args:
+        default: its value in ResNet-50.
+        rule: what it may be.
+        asked_by: what sets it in a run where no step of the ladder does.
+        **before: `before=VALUE`, for a flag that came when there were records already: the value that gives the
+            networks of these. It never changes, whatever the default becomes.
+    """
+    return dataclasses.field(default=default, metadata={"rule": rule, "asked_by": asked_by, **before})
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,14 @@ class Design:
             raise DesignError(f"unknown design flag {unknown[0]!r}; the flags are: {', '.join(FLAGS)}")
         return dataclasses.replace(self, **flags)
 
+    def asked(self) -> dict[str, Any]:
+        """What makes it another design than those of all records: the flags, without later ones at their value before.
+
+        A run's id covers these, so that a new flag leaves the ids of older runs as they are.
+        """
+        flags = dataclasses.asdict(self)
+        return {name: value for name, value in flags.items() if not (name in BEFORE and value == BEFORE[name])}
+
     def stage_width(self, stage: int) -> int:
         """The thin channel count of a stage: width * 2**stage, rounded by itself."""
         return round(self.width * 2**stage)
@@ -138,6 +154,7 @@ class Design:
 
 RULES: dict[str, Rule] = {item.name: item.metadata.get("rule", YES_OR_NO) for item in dataclasses.fields(Design)}
 FLAGS = tuple(RULES)
+BEFORE = {item.name: item.metadata["before"] for item in dataclasses.fields(Design) if "before" in item.metadata}
 
 
 def flags_asked_by(*askers: str) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def identity(settings: Settings) -> dict[str, Any]:
     asked = {
         "results_version": RESULTS_VERSION,
         "regime": settings.regime,
-        "design": dataclasses.asdict(settings.design),
+        "design": settings.design.asked(),
         "recipe": recipe | {"lr": settings.lr},
         "budget": dataclasses.asdict(settings.budget),
         "batch": dataclasses.asdict(settings.batch),

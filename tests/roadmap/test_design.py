@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roadmap import Design, DesignError
-from roadmap.design import FLAGS
+from roadmap.design import BEFORE, FLAGS
 
 REFUSED = {
     "depths": [(3, 4, 6), (3, 4, 6, 3, 3), (3, 4, 0, 3), (3, 4, 6.0, 3), (True, 4, 6, 3), 12, "3463", None],
@@ -99,3 +99,11 @@ def test_stochastic_depth_rises_linearly_from_zero(depths, rate) -> None:
     assert rates[-1] == pytest.approx(rate)
     gaps = {round(b - a, 9) for a, b in itertools.pairwise(rates)}
     assert max(gaps) - min(gaps) < 1e-8
+
+
+def test_a_flag_that_came_later_is_asked_for_only_where_it_differs_from_before(monkeypatch) -> None:
+    older = Design(act="relu").asked()
+    assert set(older) == set(FLAGS) - set(BEFORE)
+    monkeypatch.setitem(BEFORE, "act", "relu")
+    assert Design(act="relu").asked() == {flag: value for flag, value in older.items() if flag != "act"}
+    assert Design(act="gelu").asked() == older | {"act": "gelu"}
