@@ -75,9 +75,17 @@ _LAYER_SCALE = Rule(
 _DROP_PATH = Rule("must be at least 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1, plain=float)
 
 
-def _flag(default: Any, rule: Rule, asked_by: str = "") -> Any:
-    """A field with its rule; `asked_by` names what sets it in a run where no step of the ladder does."""
-    return dataclasses.field(default=default, metadata={"rule": rule, "asked_by": asked_by})
+def _flag(default: Any, rule: Rule, asked_by: str = "", **before: Any) -> Any:
+    """A field with its rule.
+
+    Args:
+        default: its value in ResNet-50.
+        rule: what it may be.
+        asked_by: what sets it in a run where no step of the ladder does.
+        **before: `before=VALUE`, for a flag that came when there were records already: the value that gives the
+            networks of these. It never changes, whatever the default becomes.
+    """
+    return dataclasses.field(default=default, metadata={"rule": rule, "asked_by": asked_by, **before})
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from experiments.config.schema import compose
 from experiments.config.settings import Batch, Settings
 from experiments.config.techniques import TECHNIQUES, active, is_on
 from experiments.errors import ConfigError
+from roadmap.design import YES_OR_NO, _flag
 from roadmap.regimes import CONF, REGIMES
 from roadmap.steps import STEPS
 
@@ -376,11 +377,12 @@ class Section:
 
     old: int = 1
     young: float = later(0.5, before=0.0)
+    flag: str = _flag("relu", YES_OR_NO, before="relu")  # as the design's are written
 
 
 def test_a_later_field_stays_out_of_the_identity_while_it_asks_for_what_was_computed_before() -> None:
     assert _values(Section(young=0.0)) == {"old": 1}
-    assert _values(Section()) == {"old": 1, "young": 0.5}
+    assert _values(Section(flag="gelu")) == {"old": 1, "young": 0.5, "flag": "gelu"}
 
 
 def test_equal_results_have_equal_ids_however_they_are_asked_for() -> None:
