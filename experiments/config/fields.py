@@ -104,6 +104,11 @@ def later(default: Any, rule: Rule | None = None, *, before: Any) -> Any:
     return field(default=default, metadata={"before": before} | ({"rule": rule} if rule else {}))
 
 
+def before_of(cls: Any) -> dict[str, Any]:
+    """The fields of a dataclass that were declared with `later`, each with what was computed before it."""
+    return {item.name: item.metadata["before"] for item in dataclasses.fields(cls) if "before" in item.metadata}
+
+
 def resolved(default: Any) -> Any:
     """A dataclass field that is no config key: resolving finds its value out."""
     return field(default=default, metadata=RESOLVED)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.config.fields import before_of
 from experiments.config.registry import RECIPE, unread
 from experiments.config.settings import Recipe, Settings
 
@@ -76,11 +77,9 @@ def _asked(settings: Settings) -> dict[str, Any]:
 
 def _values(section: Any) -> dict[str, Any]:
     """The fields of a section, but for those that ask for what was computed before they existed (`fields.later`)."""
+    before = before_of(section)
     values = dataclasses.asdict(section)
-    for item in dataclasses.fields(section):
-        if "before" in item.metadata and values[item.name] == item.metadata["before"]:
-            del values[item.name]
-    return values
+    return {key: value for key, value in values.items() if not (key in before and value == before[key])}
 
 
 def _digest(value: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from experiments.config.fields import RESOLVED, Choice, Each, Pattern, Range, check_fields, resolved, ruled
+from experiments.config.fields import RESOLVED, Choice, Each, Pattern, Range, before_of, check_fields, resolved, ruled
 from experiments.config.registry import CROPS, LOGGERS, OPTIMIZERS, READERS, SCHEDULES
 from experiments.errors import ConfigError
 from roadmap.design import INITS, STEM_STRIDES, Design
@@ -217,7 +217,9 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
-        """Settings from plain nested values (`dataclasses.asdict`, JSON); what is left out takes its default.
+        """Settings from plain nested values (`dataclasses.asdict`, JSON).
+
+        What is left out takes its default; a field that is younger than the values, what was computed before it.
 
         Raises:
             ConfigError: an unknown key, or a value that is not allowed.
@@ -225,7 +227,11 @@ class Settings:
         """
         parts = {item.name: item.type for item in dataclasses.fields(cls) if dataclasses.is_dataclass(item.type)}
         try:
-            nested = {key: cast(Any, part)(**values[key]) for key, part in parts.items() if key in values}
+            nested = {
+                key: cast(Any, part)(**{**before_of(part), **values[key]})
+                for key, part in parts.items()
+                if key in values
+            }
             return cls(**{**values, **nested})
         except TypeError as error:
             raise ConfigError(f"not the settings of a run: {error}") from None
