@@ -53,7 +53,7 @@ def _images(data: Data, image_size: int) -> Splits:
     return chosen_images(_reader(data).read(data, image_size), data)
 
 
-def open_data(settings: Settings, *, device: "torch.device | str", rank: int = 0, world_size: int = 1) -> DataSource:
+def open_data(settings: Settings, *, device: "torch.device | str") -> DataSource:
     """Read a data set, or list its files, and make it ready for training on `device`.
 
     Every rank holds the whole set: `train` and `evaluate` are told which share is theirs.

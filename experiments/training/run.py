@@ -98,7 +98,7 @@ def _work(
 ) -> dict[str, Any]:
     """Train, evaluate and seal; everything opened here is closed by `stack`, also after an error."""
     # ---- data
-    source = open_data(settings, device=device, rank=ranks.rank, world_size=ranks.world_size)
+    source = open_data(settings, device=device)
     stack.callback(source.close)
     # ---- network and everything that changes with it
     job = Job.of(settings, source, run_dir, device=device, ranks=ranks, identity=identity, report=ranks.main)
