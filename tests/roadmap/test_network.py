@@ -318,11 +318,17 @@ def test_head_and_classifier() -> None:
     assert build("kernel_7", regime="micro", num_classes=0)(x).shape == pooled.shape
     model.reset_classifier(7)
     assert (model.num_classes, model(x).shape) == (7, (2, 7))
-    assert not model.head.fc.bias.any()  # torch's own initial biases are not 0
     model.reset_classifier(0)
     torch.testing.assert_close(model(x), pooled)
     with pytest.raises(ValueError, match="global_pool='max' is not one of: avg"):
         model.reset_classifier(3, "max")
+
+
+def test_a_new_classifier_is_initialised_as_the_first_was() -> None:
+    model = build("kernel_7", regime="micro", num_classes=5, init="trunc_normal")
+    model.reset_classifier(700)
+    assert not model.head.fc.bias.any()
+    assert model.head.fc.weight.std().item() == pytest.approx(0.02, rel=0.02)
 
 
 def test_build_takes_a_step_a_set_or_a_design() -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import roadmap
 from experiments.config.identity import RESULTS_VERSION
 from experiments.store.checkpoint import Checkpoints
+from experiments.training import job
 from experiments.training import run as engine
 from tests.experiments.training.runs import lines, only_run, settings_of
 
@@ -60,7 +61,7 @@ def norm(tensors: Mapping[str, Tensor], prefix: str = "") -> float:
 def measure(*overrides: str) -> Numbers:
     """The metrics of every epoch of an fp64 run, then the norms of its weights and of their average."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "build", build_in_fp64)
+        patch.setattr(job, "build", build_in_fp64)
         settings = settings_of(Path(folder), "threads=null", *overrides)
         record = engine.run(settings)
         run = only_run(Path(folder))

@@ -20,8 +20,7 @@ from experiments.config.settings import Settings
 from experiments.config.techniques import TECHNIQUES
 from experiments.data import DataSource, open_data, source
 from experiments.randomness import derive
-from experiments.training import loop, mixing, optim
-from experiments.training import run as engine
+from experiments.training import job, loop, mixing, optim
 from experiments.training.ema import Ema
 from tests.experiments.training.golden import RUNS, agrees, build_in_fp64, measure, norm, read_golden
 from tests.experiments.training.runs import settings_of
@@ -150,12 +149,12 @@ def _other_groups(patch: pytest.MonkeyPatch) -> None:
 
 
 def _rate_of_the_next_step(patch: pytest.MonkeyPatch) -> None:
-    rate = loop.learning_rate
-    patch.setattr(loop, "learning_rate", lambda recipe, peak, step, steps: rate(recipe, peak, step + 1, steps))
+    rate = job.learning_rate
+    patch.setattr(job, "learning_rate", lambda recipe, peak, step, steps: rate(recipe, peak, step + 1, steps))
 
 
 def _average_the_other_way_round(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(engine, "Ema", lambda model, decay: Ema(model, 1 - decay))
+    patch.setattr(job, "Ema", lambda model, decay: Ema(model, 1 - decay))
 
 
 WRONG: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
@@ -166,7 +165,7 @@ WRONG: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "average the other way round": ("enhanced", _average_the_other_way_round),
     "other mixup": ("enhanced", _key_of_another_seed(mixing)),
     "other noise": ("enhanced", _key_of_another_seed(loop)),
-    "other initial weights": ("original", _key_of_another_seed(engine)),
+    "other initial weights": ("original", _key_of_another_seed(job)),
     "other order of images": ("original", _key_of_another_seed(source)),
 }
 

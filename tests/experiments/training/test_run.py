@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from experiments.errors import DivergedError, InterruptedRun, StorageError
 from experiments.store.checkpoint import MANIFEST, Checkpoints
 from experiments.store.run_dir import RunDir
-from experiments.training import loop
+from experiments.training import job, loop
 from experiments.training import run as engine
 from experiments.training.job import build_state
 from experiments.training.loop import Job
-from experiments.training.state import Counters
 from experiments.training.summary import compose_result
 from experiments.training.validate import Validation
 from roadmap import complexity_of
@@ -72,13 +71,14 @@ def test_a_run_leaves_its_record_and_is_not_trained_twice(
 
 
 class _Ten:
-    num_classes, in_chans, eval_size, damaged = 10, 3, 24, 0
+    num_classes, in_chans, train_size, eval_size, damaged = 10, 3, 64, 24, 0
 
 
 def test_costs_are_the_runs_own_and_the_papers(tmp_path: Path) -> None:
     """The figure's axis counts 224 pixels, 1000 classes and stem stride 4, whatever a run is trained with."""
     settings = settings_of(tmp_path, "data.stem_stride=2", "design.layer_scale=null", step=BN)
-    record = compose_result(settings, _Ten(), torch.device("cpu"), [], Counters())
+    started = job.Job.of(settings, _Ten(), RunDir(tmp_path), device=torch.device("cpu"))
+    record = compose_result(started)
     own, paper = complexity_of(settings.design, image_size=32, num_classes=10), complexity_of(BN, regime="micro")
     assert (record["gmacs"], record["params"]) == (own.gmacs, own.params)
     assert (record["gmacs_224"], record["params_1k"]) == (paper.gmacs, paper.params)
@@ -87,16 +87,16 @@ def test_costs_are_the_runs_own_and_the_papers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("asked", [True, False])
 def test_gradient_checkpointing_reaches_every_stage(tmp_path: Path, asked: bool) -> None:
     settings = settings_of(tmp_path, f"grad_checkpointing={str(asked).lower()}")
-    stages = engine.build_state(settings, _Ten(), torch.device("cpu")).model.stages
+    stages = build_state(settings, _Ten(), torch.device("cpu")).model.stages
     assert [stage.grad_checkpointing for stage in stages] == [asked] * 4
 
 
 def test_top1_ema_is_that_of_the_averaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def score(network: nn.Module, **_: Any) -> Validation:
+    def score(network: nn.Module, *_: Any, **__: Any) -> Validation:
         trained = next(network.parameters()).requires_grad
         return Validation(loss=1.0, top1=25.0 if trained else 75.0, images=24)
 
-    monkeypatch.setattr(loop, "evaluate", score)
+    monkeypatch.setattr(loop, "validate", score)
     record = engine.run(settings_of(tmp_path, "recipe.ema=0.9", "recipe.epochs=1"))
     assert (record["top1"], record["top1_ema"]) == (25, 75)
 
@@ -106,7 +106,7 @@ def test_clipping_does_not_see_the_loss_scale(tmp_path: Path, monkeypatch: pytes
     losses = []
     for scale in (1.0, 2.0**12):
         scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        monkeypatch.setattr(engine, "gradient_scaler", lambda *_, scaler=scaler: scaler)
+        monkeypatch.setattr(job, "gradient_scaler", lambda *_, scaler=scaler: scaler)
         engine.run(settings_of(tmp_path / str(scale), "recipe=original", "recipe.clip_grad=0.5", "recipe.lr=0.5"))
         losses += [[line["train_loss"] for line in lines(only_run(tmp_path / str(scale)))]]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
