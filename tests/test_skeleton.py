@@ -104,7 +104,7 @@ def violations(source: str) -> list[str]:
     return found
 
 
-# What two benchmarks need and nothing else may import: the program that is timed, a peer where it is installed.
+# What one benchmark needs and nothing else may import: a peer where it is installed.
 PEERS_ONLY = {"experiments/bench/lightning_loop.py": "lightning"}
 
 
@@ -115,6 +115,25 @@ def test_packages_import_only_what_lies_below_them(path: Path) -> None:
     imported = imports_of(ast.parse(path.read_text(encoding="utf-8")), package)
     allowed = PEERS_ONLY.get(name_of(path), "")
     assert [(line, name) for line, name in imported if name.split(".")[0] in never - {allowed}] == []
+
+
+# The wings of experiments/ from the top down, as docs/contributing.md draws them; below them lies the ground.
+WINGS = ("bench", "commands", "studies", "training", "data", "store", "runtime", "config")
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_no_arrow_between_wings_points_up(wing: str) -> None:
+    above = [f"experiments.{other}" for other in WINGS[: WINGS.index(wing)]]
+    for path in (ROOT / "experiments" / wing).rglob("*.py"):
+        imported = imports_of(ast.parse(path.read_text(encoding="utf-8")), "")
+        assert [(line, name) for line, name in imported if name.startswith(tuple(above))] == [], path
+
+
+def test_the_ground_of_experiments_knows_no_wing() -> None:
+    wings = tuple(f"experiments.{wing}" for wing in WINGS)
+    for path in (ROOT / "experiments").glob("*.py"):
+        if path.name != "__main__.py":  # which imports a command when it is called
+            assert not [name for _, name in imports_of(ast.parse(path.read_text()), "") if name.startswith(wings)], path
 
 
 def test_in_roadmap_what_shows_and_what_counts_effects_build_on_the_network_alone() -> None:
