@@ -57,7 +57,7 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
     design = _resolve_design(config, recipe, parts["data"], flags)
     recipe = dataclasses.replace(recipe, **{key: getattr(design, key) for key in ("layer_scale", "init", "drop_path")})
     parts["data"] = dataclasses.replace(parts["data"], stem_stride=design.stem_stride)
-    place = labels_of(design, recipe, config["regime"]["name"])
+    labels = labels_of(design, recipe, config["regime"]["name"])
     rate = _peak_rate(recipe, parts["batch"])
     recipe = dataclasses.replace(recipe, lr=rate)
     plain = {key: config[key] for key in PLAIN}
@@ -66,7 +66,7 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
         **plain,
         design=design,
         regime=config["regime"]["name"],
-        **place._asdict(),
+        **labels._asdict(),
         study=config["study"]["name"],
         lr=rate,
     )

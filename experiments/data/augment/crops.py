@@ -1,8 +1,8 @@
-"""Which part of an image a network sees: random and centre crops as crops, drawn without torch.
+"""Which part of an image a network sees: one form for random and centre crops, drawn without torch.
 
 A crop says, for each axis of each image: take `length` pixels from `start`, resize them to `resized` pixels, and show
 `size` of these from `offset` on (black where there are none), mirrored horizontally where `flip` is set. Random resized
-crops, shifts, centre crops and evaluation are all crops, so both pipelines need one way to cut them out.
+crops, shifts, centre crops and evaluation all have this form, so both pipelines need one way to cut them out.
 """
 
 import math
