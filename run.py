@@ -21,7 +21,7 @@ from experiments.errors import ConfigError, InterruptedRun
 from experiments.runtime.imports import imports_kept
 from roadmap.errors import UserError
 from roadmap.pipes import quietly
-from roadmap.regimes import CONF
+from roadmap.files import CONF
 
 BUG = 1
 

@@ -18,7 +18,7 @@ from roadmap.effects.noise import AdditiveModel, Means
 from roadmap.steps import BY_NAME, CHANGES, START, STEPS
 
 _WIDTH_STEPS = tuple(name for name in BY_NAME if name in CHANGES and set(BY_NAME[name].delta) == {"width"})
-RECIPE_STEPS = tuple(step.name for step in STEPS if step.parent is not None and not step.raw_delta)
+RECIPE_STEPS = tuple(step.name for step in STEPS if step.parent is not None and not step.delta)
 FINISHED, PARTIAL, DIVERGED, FAILED, HALF, MISSING = "finished", "partial", "diverged", "failed", "half done", "missing"
 GAIN, LOSS, NOISE, SINGLE = "gain", "loss", "within noise", "n = 1"
 

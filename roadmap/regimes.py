@@ -1,16 +1,16 @@
 """The regimes of `conf/regime/`: where a ladder starts and the sizes that its steps set."""
 
+import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from roadmap.errors import DesignError
+from roadmap.files import found, read
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
-REGIMES = tuple(sorted((path.stem for path in (CONF / "regime").glob("*.yaml")), key=("tiny base micro").find))
+_FIRST = ("tiny", "base", "micro")
+REGIMES = (*_FIRST, *sorted(set(found("regime")) - set(_FIRST)))
+_FROM_REGIME = re.compile(r"\$\{regime\.(\w+)\}")
 
 
 @cache
@@ -22,5 +22,12 @@ def regime(name: str) -> Mapping[str, Any]:
     """
     if name not in REGIMES:
         raise DesignError(f"regime={name!r} is not one of: {', '.join(REGIMES)}")
-    values: Mapping[str, Any] = yaml.safe_load((CONF / "regime" / f"{name}.yaml").read_text())
-    return values
+    return read(found("regime")[name])
+
+
+def filled(value: Any, regime_name: str) -> Any:
+    """A value of a YAML file with each "${regime.KEY}" in it replaced by that regime's."""
+    if isinstance(value, Mapping):
+        return {key: filled(item, regime_name) for key, item in value.items()}
+    match = _FROM_REGIME.fullmatch(value) if isinstance(value, str) else None
+    return regime(regime_name)[match[1]] if match else value

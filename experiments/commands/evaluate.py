@@ -21,7 +21,8 @@ from experiments.store.run_dir import RunDir
 from experiments.training.validate import Validation, validate
 from roadmap import build, design_for
 from roadmap.interop import load_reference
-from roadmap.regimes import CONF, REGIMES
+from roadmap.files import CONF
+from roadmap.regimes import REGIMES
 from roadmap.steps import END, START, STEPS
 
 LAYER_SCALE = 1e-6  # what published ConvNeXt weights were trained with; its value is in the weights

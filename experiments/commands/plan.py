@@ -15,7 +15,7 @@ from experiments.studies import frozen
 from experiments.studies.launch import freeze_study
 from experiments.studies.power import outlook
 from roadmap import complexity_of
-from roadmap.regimes import CONF
+from roadmap.files import CONF
 from roadmap.show.tables import FORMATS
 
 STATES_TO_DO = ("missing", "half", "running", "failed", "damaged")

@@ -9,13 +9,16 @@ from experiments.config.identity import idle_fields
 from experiments.config.labels import labels_of
 from experiments.config.schema import known_keys, unknown_key
 from experiments.config.settings import PRECISIONS, Batch, Budget, Checkpoint, Data, Logger, Recipe, Settings
-from experiments.config.techniques import without
+from experiments.config.techniques import TECHNIQUES, without
+from experiments.config.training_changes import Trained, trained
 from experiments.errors import ConfigError
-from roadmap.design import Design
+from roadmap.changes import FILES
+from roadmap.design import Design, flags_asked_by
+from roadmap.files import found, read
 from roadmap.match import match_width
-from roadmap.regimes import CONF, regime
+from roadmap.regimes import filled, regime
 from roadmap.resolve import design_for, set_of
-from roadmap.steps import BY_NAME
+from roadmap.steps import roadmap_named
 
 MISSING = "???"  # how OmegaConf shows a value that nobody set
 LINEAR_BATCHES = (256, 8192)  # between these the learning rate follows the effective batch (Goyal et al., 2017)
@@ -33,7 +36,7 @@ PLAIN = (
     *("device", "threads", "workers"),
 )
 # Names that say which file a group was composed from; typing one would make a record lie about its values.
-GROUP_NAMES = ("recipe", "budget", "data", "logger", "regime", "study")
+GROUP_NAMES = ("recipe", "budget", "data", "logger", "regime", "roadmap", "study")
 
 
 def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Settings:
@@ -50,14 +53,17 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
     _check_whole(config, overrides)
     _check_group_names(config, typed)
     _check_fixed_values(config)
-    parts = {name: cls(**config[name]) for name, cls in SECTIONS.items()}
-    recipe = without(parts["recipe"], parts["recipe"].without, typed)
+    changes, techniques = _set_of(config)
+    training = trained(config, changes, roadmap_named(config["roadmap"]["name"]).end.changes, typed)
+    parts = _parts(config, training)
+    recipe = without(parts["recipe"], (*parts["recipe"].without, *techniques), typed)
     _refuse_idle(recipe, config, typed)
     flags = {key: value for key, value in config["design"].items() if value != MISSING}
-    design = _resolve_design(config, recipe, parts["data"], flags)
-    recipe = dataclasses.replace(recipe, **{key: getattr(design, key) for key in ("layer_scale", "init", "drop_path")})
-    parts["data"] = dataclasses.replace(parts["data"], stem_stride=design.stem_stride)
-    labels = labels_of(design, recipe, config["regime"]["name"])
+    design = _resolve_design(config, changes, recipe, parts["data"], flags)
+    recipe = dataclasses.replace(recipe, **{key: getattr(design, key) for key in flags_asked_by("recipe")})
+    if "stem_stride" in flags:
+        parts["data"] = dataclasses.replace(parts["data"], stem_stride=design.stem_stride)
+    labels = labels_of(changes, design, recipe, config["regime"]["name"], training.idle)
     rate = _peak_rate(recipe, parts["batch"])
     recipe = dataclasses.replace(recipe, lr=rate)
     plain = {key: config[key] for key in PLAIN}
@@ -67,10 +73,29 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
         design=design,
         regime=config["regime"]["name"],
         **labels._asdict(),
+        replaced=training.replaced or None,
         study=config["study"]["name"],
         lr=rate,
     )
     return settings.replace(precision=_precision(config["precision"], settings.device))
+
+
+def _set_of(config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The set of changes that is asked for, and techniques of the recipe that `drop` names beside changes."""
+    road = roadmap_named(config["roadmap"]["name"])
+    start = road.step_named(config["step"]) if config["step"] else road.root
+    techniques = tuple(name for name in config["drop"] if name in TECHNIQUES and name not in start.changes)
+    drop = [name for name in config["drop"] if name not in techniques]
+    return set_of(start.changes, config["add"], drop, road), techniques
+
+
+def _parts(config: Mapping[str, Any], training: Trained) -> dict[str, Any]:
+    """The sections of the settings, with what the changes set in them."""
+    values: dict[str, Any] = {name: dict(config[name]) for name in SECTIONS}
+    for key, value in training.values.items():
+        section, _, leaf = key.partition(".")
+        values[section][leaf] = value
+    return {name: cls(**values[name]) for name, cls in SECTIONS.items()}
 
 
 def _check_whole(config: Mapping[str, Any], overrides: Iterable[str]) -> None:
@@ -103,7 +128,7 @@ def _check_group_names(config: Mapping[str, Any], typed: Iterable[str]) -> None:
             option = f"+{group}" if group == "study" else group
             raise ConfigError(f"{group}.name cannot be set; choose one of the files in conf/{group} with {option}=NAME")
     budget, recipe = config["budget"]["name"], config["recipe"]["name"]
-    if budget != "paper" and not (CONF / "overlay" / f"{budget}_{recipe}.yaml").is_file():
+    if budget != "paper" and f"{budget}_{recipe}" not in found("overlay"):
         raise ConfigError(
             f"budget={budget} has no values for recipe={recipe}: "
             f"write conf/overlay/{budget}_{recipe}.yaml or use budget=paper"
@@ -112,23 +137,20 @@ def _check_group_names(config: Mapping[str, Any], typed: Iterable[str]) -> None:
 
 def _check_fixed_values(config: Mapping[str, Any]) -> None:
     """A regime and the deltas of the steps are what their files say; they are not edited from the command line."""
-    name, step, changes = config["regime"]["name"], config["step"], config["changes"]
+    name = config["regime"]["name"]
     for key, value in regime(name).items():
         if config["regime"][key] != value:
             raise ConfigError(f"regime.{key} is fixed by regime={name}; use the design.* keys for another network")
-    if step is not None and step not in BY_NAME:
-        raise ConfigError(f"step={step} is not one of: {', '.join(BY_NAME)}")
-    written = {change: _as_lists(BY_NAME[change].delta_in(name)) for change in (BY_NAME[step].changes if step else ())}
-    for change in {**changes, **written}:
-        if changes.get(change) != written.get(change):
+    road = config["roadmap"]["name"]
+    for key, value in read(found("roadmap")[road])["roadmap"].items():
+        if config["roadmap"][key] != value:
+            raise ConfigError(f"roadmap.{key} is fixed by roadmap={road}; write a roadmap file of your own")
+    step = config["step"]
+    for change, delta in config["changes"].items():
+        if step is None or change not in FILES or delta != filled(FILES[change].raw, name):
             raise ConfigError(
                 f"changes.{change} is set by the step and cannot be edited; use add=[...], drop=[...] or design.*"
             )
-
-
-def _as_lists(delta: Mapping[str, Any]) -> dict[str, Any]:
-    """A delta as a composed config holds it."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in delta.items()}
 
 
 def _refuse_idle(recipe: Recipe, config: Mapping[str, Any], typed: Iterable[str]) -> None:
@@ -143,16 +165,13 @@ def _refuse_idle(recipe: Recipe, config: Mapping[str, Any], typed: Iterable[str]
         raise ConfigError(f"{key} has no effect together with {idle[key]}: drop one of them")
 
 
-def _resolve_design(config: Mapping[str, Any], recipe: Recipe, data: Data, flags: Mapping[str, Any]) -> Design:
+def _resolve_design(
+    config: Mapping[str, Any], changes: Sequence[str], recipe: Recipe, data: Data, flags: Mapping[str, Any]
+) -> Design:
     """The final design: the changes in their regime, then what recipe and data ask for, then typed flags."""
-    changes = set_of(config["step"] or (), config["add"], config["drop"])
     _refuse_undone(config, flags)
-    asks = {
-        "stem_stride": data.stem_stride,
-        "layer_scale": recipe.layer_scale,
-        "init": recipe.init,
-        "drop_path": recipe.drop_path,
-    }
+    asks = {key: getattr(recipe, key) for key in flags_asked_by("recipe")}
+    asks["stem_stride"] = data.stem_stride * regime(config["regime"]["name"]).get("stem_factor", 1)
     design = design_for(changes, config["regime"]["name"], **{**asks, **flags})
     if config["match_gmacs"] is not None:
         if "width" in flags:
@@ -164,9 +183,9 @@ def _resolve_design(config: Mapping[str, Any], recipe: Recipe, data: Data, flags
 def _refuse_undone(config: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
     """A change that is asked for by name must not be taken back by typed flags."""
     for change in config["add"]:
-        delta = BY_NAME[change].delta_in(config["regime"]["name"])
+        delta = FILES[change].design_in(config["regime"]["name"])
         taken = [key for key, value in delta.items() if key in flags and _plain(flags[key]) != _plain(value)]
-        if len(taken) == len(delta):
+        if taken and len(taken) == len(delta):
             raise ConfigError(f"design.{taken[0]}={flags[taken[0]]} takes back add=[{change}]: drop one of the two")
 
 

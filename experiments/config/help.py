@@ -1,7 +1,7 @@
 """What `python run.py --help` shows: the ladder with the paper's numbers, and commands worth knowing."""
 
 from roadmap import paper
-from roadmap.regimes import CONF
+from roadmap.files import CONF
 from roadmap.steps import STEPS
 
 COMMANDS = (

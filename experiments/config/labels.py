@@ -4,12 +4,14 @@ All three follow from the resolved design and recipe alone, not from how they we
 run leads to one directory and one record.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from experiments.config.settings import Recipe
+from roadmap.changes import FILES
 from roadmap.design import FLAGS, Design, flags_asked_by
-from roadmap.resolve import design_for, label_of, step_at
-from roadmap.steps import BY_NAME, CHANGES
+from roadmap.resolve import design_for, idle_in, label_of, qualified, steps_at
+from roadmap.steps import CHANGES, ROADMAPS, before, in_order
 
 # What recipe and data ask of the design: these flags make no step of the ladder.
 ASKS = flags_asked_by("recipe", "data")
@@ -17,40 +19,66 @@ LONGEST = 120  # characters of a label: file systems allow a name about twice as
 
 
 class RunLabels(NamedTuple):
-    """The ladder step that a run is at (None off the ladder), its changes in ladder order, its label."""
+    """Where a run stands.
+
+    Attributes:
+        step: the step that it is at, with its roadmap unless that is the default one; None off all ladders.
+        changes: its set, in ladder order, without the idle ones.
+        idle: changes to which the run leaves nothing to do.
+        label: a canonical name.
+    """
 
     step: str | None
     changes: tuple[str, ...]
+    idle: tuple[str, ...]
     label: str
 
 
-def labels_of(design: Design, recipe: Recipe, regime: str) -> RunLabels:
-    """Find out where a run stands from what it was resolved to."""
-    changes = changes_in(design, regime)
+def labels_of(
+    asked: Sequence[str], design: Design, recipe: Recipe, regime: str, idle: Iterable[str] = ()
+) -> RunLabels:
+    """Find out where a run stands.
+
+    Args:
+        asked: the set of changes that was asked for.
+        design, recipe, regime: what it was resolved to.
+        idle: changes of the training that have no effect in this run.
+    """
+    nothing = idle_in(regime) | set(idle)
+    changes = in_order(set(_held(asked, design, regime)) - nothing)
     flags = _flags_beside(changes, design, regime)
-    at = step_at(changes, recipe.name)
+    at = next((s for road in ROADMAPS.values() for s in steps_at(changes, recipe.name, road, nothing)), None)
     marks = [f"+{recipe.name}"] if at is None and not _is_usual(recipe, changes) else []
     marks += [f"+{flag}_{_shown(value)}".lower() for flag, value in flags.items()]
     marks += [f"-{name}" for name in recipe.without]
-    step = at if not flags and not recipe.without else None
-    return RunLabels(step, changes, ((at or label_of(changes)) + "".join(marks))[:LONGEST])
+    step = qualified(at) if at and not flags and not recipe.without else None
+    label = (qualified(at) if at else label_of(changes)) + "".join(marks)
+    return RunLabels(step, changes, tuple(sorted(set(idle) | (nothing & set(asked)))), label[:LONGEST])
+
+
+def _held(asked: Sequence[str], design: Design, regime: str) -> tuple[str, ...]:
+    """The changes that a run holds: those that were asked for, unless flags were typed that make it another set."""
+    if not _flags_beside(asked, design, regime):
+        return tuple(asked)
+    trained = {name for name in asked if FILES[name].trains_otherwise}
+    return (*changes_in(design, regime), *trained)
 
 
 def changes_in(design: Design, regime: str) -> tuple[str, ...]:
-    """The changes that a design holds: those whose first flag, after which they are named, has the value they give it.
+    """The changes of the design alone that it holds: those whose first flag, after which they are named, has the value.
 
-    A change spelled as a flag (design.act=gelu) is the change; a kernel of 13 or a width of 100 is none. A change whose
+    A change spelled as a flag (design.act=gelu) is the change; a kernel of 100 or a width of 100 is none. A change whose
     first flag a later one sets anew (a step kernel_13 behind kernel_7) is held with that one.
     """
     start = _structure(design_for((), regime))
-    deltas = {name: BY_NAME[name].delta_in(regime) for name in CHANGES}
+    deltas = {name: FILES[name].delta_in(regime) for name in CHANGES if not FILES[name].trains_otherwise}
     leads = {name: next(iter(delta)) for name, delta in deltas.items()}
     held = {name for name, flag in leads.items() if getattr(design, flag) == deltas[name][flag] != start[flag]}
-    held |= {name for later in held for name in BY_NAME[later].changes if leads[name] in deltas[later]}
-    return tuple(name for name in CHANGES if name in held)
+    held |= {name for later in held for name in before(later) if name in leads and leads[name] in deltas[later]}
+    return in_order(held)
 
 
-def _flags_beside(changes: tuple[str, ...], design: Design, regime: str) -> dict[str, Any]:
+def _flags_beside(changes: Sequence[str], design: Design, regime: str) -> dict[str, Any]:
     """The flags of the structure in which a design differs from its set of changes."""
     plain = _structure(design_for(changes, regime))
     return {flag: value for flag, value in _structure(design).items() if value != plain[flag]}

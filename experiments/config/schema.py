@@ -22,8 +22,8 @@ from experiments.config.registry import LAUNCHERS
 from experiments.config.settings import Settings
 from experiments.errors import ConfigError, MissingExtraError
 from roadmap.design import Design
-from roadmap.regimes import CONF
-from roadmap.steps import STEPS
+from roadmap.files import CONF
+from roadmap.steps import roadmap_named
 
 # Keys with another type or default in the config than once resolved.
 OPEN = {"precision", "image_size"}
@@ -68,7 +68,22 @@ def schema_of(cls: Any, *, open_values: bool = False) -> Any:
 def _regime() -> Any:
     values = [("name", str), ("depths", list[int]), ("width", float)]
     values += [("stage_ratio", dict[str, Any]), ("wide", float), ("drop_path", float)]
-    return make_dataclass("Regime", [(name, kind, field(default=MISSING)) for name, kind in values])
+    fields = [(name, kind, field(default=MISSING)) for name, kind in values]
+    return make_dataclass("Regime", [*fields, ("stem_factor", int, field(default=1))])
+
+
+def _roadmap() -> Any:
+    values = [("name", str), ("title", str), ("source", str), ("steps", list[str])]
+    optional = [("behind", str | None, None), ("published", str | None, None), ("image_size", int, 224)]
+    return make_dataclass(
+        "Roadmap",
+        [
+            *((name, kind, field(default=MISSING)) for name, kind in values),
+            *((name, kind, field(default=value)) for name, kind, value in optional),
+            ("regimes", list[str], field(default_factory=lambda: ["tiny"])),
+            ("branches", dict[str, list[str]], field(default_factory=dict)),
+        ],
+    )
 
 
 def _study() -> Any:
@@ -79,10 +94,11 @@ def _study() -> Any:
 
 def config_schema() -> Any:
     """The schema of the whole config: the groups, what was typed, and how to run."""
-    design, regime, study = schema_of(Design, open_values=True), _regime(), _study()
+    design, regime, roadmap, study = schema_of(Design, open_values=True), _regime(), _roadmap(), _study()
     own = [
         ("step", str | None, field(default=None)),
         ("changes", dict[str, dict[str, Any]], field(default_factory=dict)),
+        ("instead", dict[str, Any], field(default_factory=dict)),
         ("add", list[str], field(default_factory=list)),
         ("drop", list[str], field(default_factory=list)),
         ("match_gmacs", float | None, field(default=None)),
@@ -90,6 +106,7 @@ def config_schema() -> Any:
         ("precision", str, field(default="auto")),
         ("image_size", int, field(default="${data.image_size}")),
         ("regime", regime, field(default_factory=regime)),
+        ("roadmap", roadmap, field(default_factory=roadmap)),
         ("design", design, field(default_factory=design)),
         ("study", study, field(default_factory=study)),
     ]
@@ -128,7 +145,12 @@ def register() -> None:
     sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
     store.store(group="hydra/sweeper", name="study", node=sweeper)
     OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)
-    OmegaConf.register_new_resolver("steps", lambda: ",".join(step.name for step in STEPS), replace=True)
+    OmegaConf.register_new_resolver("steps", _steps, replace=True)
+
+
+def _steps(roadmap: str) -> str:
+    """For conf/study/ladder.yaml: the steps of a roadmap as the values of a sweep."""
+    return ",".join(step.name for step in roadmap_named(roadmap).steps)
 
 
 def _gpus_per_run(device: str) -> int:

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from roadmap import STEPS, DesignError, paper
-from roadmap.regimes import CONF, REGIMES, regime
+from roadmap.files import CONF
+from roadmap.regimes import REGIMES, regime
 from roadmap.steps import BY_NAME, CHANGES, alternatives, step_named
 
 LADDER = [
@@ -43,7 +44,7 @@ def test_base_regime_widens_with_the_stage_ratio() -> None:
 def test_changes_are_the_deltas_met_on_the_way_up(step) -> None:
     names, name = [], step.name
     while name is not None:
-        if BY_NAME[name].raw_delta:
+        if BY_NAME[name].delta:
             names.insert(0, name)
         name = BY_NAME[name].parent
     assert step.changes == tuple(names)

@@ -8,7 +8,8 @@ import yaml
 import roadmap.timm_models  # noqa: F401  (registers the models)
 from experiments.config.settings import Recipe
 from roadmap import STEPS, design_for
-from roadmap.regimes import CONF, REGIMES
+from roadmap.files import CONF
+from roadmap.regimes import REGIMES
 
 pytestmark = pytest.mark.numeric
 

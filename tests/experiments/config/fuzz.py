@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from experiments.config.fields import Choice, Each, Pattern, Range, is_optional, is_resolved, rule_of, without_none
 from experiments.config.settings import Settings
 from experiments.config.techniques import TECHNIQUES
-from roadmap.regimes import CONF
+from roadmap.files import CONF
 from roadmap.steps import CHANGES, STEPS
 
 DESIGN = {

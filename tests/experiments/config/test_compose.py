@@ -16,7 +16,8 @@ from experiments.config.settings import Batch, Settings
 from experiments.config.techniques import TECHNIQUES, active, is_on
 from experiments.errors import ConfigError
 from roadmap.design import YES_OR_NO, _flag
-from roadmap.regimes import CONF, REGIMES
+from roadmap.files import CONF
+from roadmap.regimes import REGIMES
 from roadmap.steps import STEPS
 
 GROUPS = ("regime", "recipe", "budget", "data", "logger", "launcher")

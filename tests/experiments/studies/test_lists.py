@@ -13,7 +13,7 @@ from experiments.config.techniques import TECHNIQUES, is_on
 from experiments.errors import ConfigError
 from experiments.studies import lists
 from roadmap.effects import subsets
-from roadmap.regimes import CONF
+from roadmap.files import CONF
 from roadmap.steps import CHANGES, END
 
 PLAYERS = END.changes

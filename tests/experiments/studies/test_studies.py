@@ -32,7 +32,7 @@ from experiments.store.run_dir import RunDir
 from experiments.studies import frozen, launch
 from experiments.training import job, loop
 from experiments.training import run as engine
-from roadmap.regimes import CONF
+from roadmap.files import CONF
 from roadmap.steps import END, STEPS
 from tests.analysis import factory
 from tests.conftest import ROOT

@@ -1,0 +1,78 @@
+"""Where the YAML files lie that Python reads too: `conf/` of the project, then the folders of one's own.
+
+A folder of one's own is built like `conf/` (`step/`, `roadmap/`, `data/`, `study/`, ...) and named in the environment
+variable ROADMAP_PATH, several with the system's path separator between them, or by Hydra's option `--config-dir`.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from roadmap.errors import DesignError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+VARIABLE = "ROADMAP_PATH"
+OPTIONS = ("--config-dir", "-cd")  # Hydra's
+
+
+def use_config_dir(arguments: Sequence[str]) -> None:
+    """Put the folder of Hydra's `--config-dir` on the path, for this process and those that it starts.
+
+    To be called before anything reads a file: steps and roadmaps are read once, on import.
+    """
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, inside = option.partition("=")
+        if name in OPTIONS and (inside or value):
+            folder = str(Path(inside if equals else value).resolve())
+            known = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+            if folder not in known:
+                os.environ[VARIABLE] = os.pathsep.join([*known, folder])
+
+
+def own_folders() -> tuple[Path, ...]:
+    """The folders of one's own.
+
+    Raises:
+        DesignError: one of them does not exist.
+    """
+    folders = tuple(Path(part).resolve() for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part)
+    for folder in folders:
+        if not folder.is_dir():
+            raise DesignError(f"{VARIABLE}: there is no folder {folder}")
+    return folders
+
+
+@cache
+def found(group: str) -> Mapping[str, Path]:
+    """The files of a config group by name, those of the project first.
+
+    Raises:
+        DesignError: two files of one name: a name means one thing wherever it is used.
+    """
+    files: dict[str, Path] = {}
+    for folder in (CONF, *own_folders()):
+        for path in sorted((folder / group).glob("*.yaml")):
+            if path.stem in files:
+                raise DesignError(f"{path}: {group}={path.stem} is {files[path.stem]} already; give it another name")
+            files[path.stem] = path
+    return files
+
+
+@cache
+def read(path: Path) -> Mapping[str, Any]:
+    """The content of a YAML file.
+
+    Raises:
+        DesignError: it is no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise DesignError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, Mapping):
+        raise DesignError(f"{path} must hold keys and values")
+    return content
