@@ -8,20 +8,21 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config import schema
-from experiments.config.help import help_page
-from experiments.config.settings import Settings
 from experiments.errors import ConfigError, InterruptedRun
 from experiments.runtime.imports import imports_kept
 from roadmap.errors import UserError
+from roadmap.files import CONF, use_config_dir
 from roadmap.pipes import quietly
-from roadmap.files import CONF
+
+if TYPE_CHECKING:
+    from experiments.config.settings import Settings
 
 BUG = 1
 
@@ -54,7 +55,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     return _loop()(settings)
 
 
-def _loop() -> Callable[[Settings], dict[str, Any]]:
+def _loop() -> "Callable[[Settings], dict[str, Any]]":
     """experiments.training.run.run; the first job of a process imports it, and torch with it."""
     with nullcontext() if "torch" in sys.modules else imports_kept():
         from experiments.training.run import run
@@ -76,16 +77,44 @@ def job(config: DictConfig) -> dict[str, Any]:
         sys.exit(error.exit_code)
 
 
+def start() -> None:
+    """Show the help page or a config, or let Hydra run the job. Steps and roadmaps are read on the first import here."""
+    use_config_dir(sys.argv[1:])
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        from experiments.config.help import help_page
+        from roadmap.steps import roadmap_named
+
+        chosen = [item.partition("=")[2] for item in sys.argv if item.startswith("roadmap=")]
+        print(help_page(*map(roadmap_named, chosen)))  # Hydra's own help sorts the steps alphabetically and takes three times as long
+        return
+    from experiments.config import schema
+
+    schema.register()
+    with schema.refusals():
+        options = get_args_parser().parse_args()
+        if options.cfg == "job" and not options.package:
+            show(options.overrides, options.multirun)
+        else:
+            job()
+
+
+def show(overrides: list[str], multirun: bool) -> None:
+    """`--cfg job`: Hydra's would leave open what is resolved here, and refuses a multirun."""
+    from experiments.config.show import resolved_config, resolved_configs
+
+    if multirun or any(item.lstrip("+").startswith("study=") for item in overrides):
+        from experiments.studies.launch import study_of
+
+        print(resolved_configs(study_of(overrides).jobs))
+    else:
+        print(resolved_config(overrides))
+
+
 def main() -> None:
     """Run Hydra with our exit codes: 0 done, 1 bug, 2 and up the errors of experiments/errors.py."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        print(help_page())  # Hydra's own help sorts the steps alphabetically and takes three times as long
-        return
-    schema.register()
     try:
-        with schema.refusals():
-            job()
+        start()
     except UserError as error:
         say(f"error: {error}")  # a key that Hydra refuses, or how a study has ended
         sys.exit(error.exit_code)

@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code. A user's error is one line on stderr, a bug keeps its traceback."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
-    options = _options(_parser(chosen), arguments)
     try:
+        options = _options(_parser(chosen), arguments)
         code: int = importlib.import_module(COMMANDS[options.command][0]).run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,10 +1,26 @@
-"""Hydra's door to our studies; it must lie in this package to be found. The work: experiments.studies.launch."""
+"""Hydra's doors to what is ours; they must lie in this package to be found.
+
+Studies (the work: experiments.studies.launch), and the folders of one's own (roadmap.files).
+"""
 
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from roadmap.files import VARIABLE, own_folders
+
+
+class OwnFolders(SearchPathPlugin):
+    """Steps, roadmaps, data sets, studies in the folders that ROADMAP_PATH names are found like those of conf/."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append them."""
+        for folder in own_folders():
+            search_path.append(VARIABLE, f"file://{folder}")
 
 
 class StudySweeper(Sweeper):

@@ -31,3 +31,13 @@ def filled(value: Any, regime_name: str) -> Any:
         return {key: filled(item, regime_name) for key, item in value.items()}
     match = _FROM_REGIME.fullmatch(value) if isinstance(value, str) else None
     return regime(regime_name)[match[1]] if match else value
+
+
+def stem_stride_in(name: str, stride: int = 4) -> int:
+    """The stem stride of a regime's networks where the data asks for `stride`: 4 times that for isotropic networks."""
+    return stride * int(regime(name).get("stem_factor", 1))
+
+
+def at_published_size(name: str) -> dict[str, int]:
+    """The flags of a regime's networks for images of ImageNet's size, at which costs are published."""
+    return {"stem_stride": stem_stride_in(name)}

@@ -5,17 +5,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
-from experiments.config import schema
+from experiments.config.schema import composing
 from experiments.config.settings import Settings
 from experiments.store.run_dir import RunDir
 from experiments.studies import frozen
-from experiments.studies.launch import freeze_study
+from experiments.studies.launch import freeze_study, study_of
 from experiments.studies.power import outlook
 from roadmap import complexity_of
-from roadmap.files import CONF
 from roadmap.show.tables import FORMATS
 
 STATES_TO_DO = ("missing", "half", "running", "failed", "damaged")
@@ -64,14 +60,8 @@ def _short(value: Any) -> Any:
 
 def frozen_study(overrides: Sequence[str]) -> frozen.FrozenStudy:
     """The study that `run.py` would run with these overrides, frozen if it was not."""
-    import hydra
-
-    schema.register()
-    with schema.refusals(), initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        fixed = [text for text, item in zip(overrides, parsed, strict=True) if not item.is_sweep_override()]
-        config = hydra.compose("config", overrides=fixed, return_hydra_config=True)
-        return freeze_study(config, overrides)
+    with composing():
+        return freeze_study(study_of(overrides))
 
 
 def table(

@@ -16,7 +16,7 @@ from roadmap.changes import FILES
 from roadmap.design import Design, flags_asked_by
 from roadmap.files import found, read
 from roadmap.match import match_width
-from roadmap.regimes import filled, regime
+from roadmap.regimes import filled, regime, stem_stride_in
 from roadmap.resolve import design_for, set_of
 from roadmap.steps import roadmap_named
 
@@ -171,7 +171,7 @@ def _resolve_design(
     """The final design: the changes in their regime, then what recipe and data ask for, then typed flags."""
     _refuse_undone(config, flags)
     asks = {key: getattr(recipe, key) for key in flags_asked_by("recipe")}
-    asks["stem_stride"] = data.stem_stride * regime(config["regime"]["name"]).get("stem_factor", 1)
+    asks["stem_stride"] = stem_stride_in(config["regime"]["name"], data.stem_stride)
     design = design_for(changes, config["regime"]["name"], **{**asks, **flags})
     if config["match_gmacs"] is not None:
         if "width" in flags:

@@ -1,8 +1,8 @@
-"""What `python run.py --help` shows: the ladder with the paper's numbers, and commands worth knowing."""
+"""What `python run.py --help` shows: a ladder with its published numbers, and commands worth knowing."""
 
-from roadmap import paper
-from roadmap.files import CONF
-from roadmap.steps import STEPS
+from roadmap.files import found
+from roadmap.show.tables import ladder_rows
+from roadmap.steps import DEFAULT, ROADMAPS, Roadmap
 
 COMMANDS = (
     ("python run.py +step=kernel_7", "train a step: minutes on a laptop (digits, demo budget)"),
@@ -11,27 +11,28 @@ COMMANDS = (
     ("python run.py +step=enhanced_recipe 'add=[gelu,layer_norm]'", "ResNet-50 plus two changes"),
     ("python run.py +step=gelu 'recipe.without=[mixup]' budget=proxy data=cifar10", "without a training technique"),
     ("python run.py -m +step=depthwise,kernel_7 seed=0,1,2", "a sweep"),
-    ("python run.py +study=ladder", "all 17 rows, planned, resumable"),
+    ("python run.py +study=ladder", "the whole ladder, planned, resumable; roadmap=NAME for another"),
     ("python run.py +step=kernel_7 --cfg job", "print the config instead of training"),
     ("python -m roadmap explain kernel_7", "what a step changes in the network"),
 )
-GROUPS = ("regime", "recipe", "budget", "data", "logger", "launcher", "+study")
+GROUPS = ("roadmap", "regime", "recipe", "budget", "data", "logger", "launcher", "+study")
 
 
-def help_page() -> str:
-    """The page as text."""
-    lines = ["Train any step of the road from ResNet-50 to ConvNeXt (arXiv 2201.03545).", ""]
-    lines += ["Steps in ladder order, with the paper's ImageNet top-1 and GMACs (regime tiny):"]
-    for step in STEPS:
-        row = paper.row(step.name)
-        numbers = f"{row.top1:5.2f} %  {row.gflops_counted:5.2f} GMACs  {row.label}" if row else ""
+def help_page(road: Roadmap = DEFAULT) -> str:
+    """The page as text, with the steps of a roadmap."""
+    regime = road.regimes[0]
+    lines = [f"Train any step of a published ladder. {road.title}: {road.source}.", ""]
+    lines += [f"Steps in ladder order, with the published ImageNet top-1 and the GMACs as counted (regime {regime}):"]
+    for step, counted in zip(road.steps, ladder_rows(regime, road.image_size, road=road), strict=True):
+        row = road.row(step.name, regime)
+        numbers = f"{row.top1:5.2f} %  {counted['gmacs']:5.2f} GMACs  {row.label}" if row else ""
         lines.append(f"  +step={step.name:<22} {numbers}".rstrip())
+    lines += ["", "Other ladders (roadmap=NAME --help lists their steps):"]
+    lines += [f"  roadmap={other.name:<15} {other.title}" for other in ROADMAPS.values() if other is not road]
     lines += ["", "Commands worth knowing:"]
     lines += [f"  {command:<78} {meaning}" for command, meaning in COMMANDS]
     lines += ["", "Groups (GROUP=NAME):"]
     for group in GROUPS:
-        lines.append(
-            f"  {group + '=':<10} {', '.join(sorted(path.stem for path in (CONF / group.lstrip('+')).glob('*.yaml')))}"
-        )
+        lines.append(f"  {group + '=':<10} {', '.join(sorted(found(group.lstrip('+'))))}")
     lines += ["", "All keys and their values: python run.py --cfg job. Hydra's own options: python run.py --hydra-help"]
     return "\n".join(lines)

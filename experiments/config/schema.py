@@ -190,15 +190,22 @@ def refusals() -> Iterator[None]:
         raise ConfigError(one_line(error)) from None
 
 
+@contextmanager
+def composing() -> Iterator[None]:
+    """Where configs can be composed, with Hydra's refusals as ConfigErrors: inside run.py its own folders are in force."""
+    register()
+    running = GlobalHydra.instance().is_initialized()
+    with refusals(), nullcontext() if running else initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        yield
+
+
 def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The config of conf/ under Hydra overrides, as plain containers: what `compose.settings_from` takes.
 
     Raises:
         ConfigError: an unknown key or group, or a value of a wrong type.
     """
-    register()
-    running = GlobalHydra.instance().is_initialized()  # inside run.py: its config folders are in force
-    with refusals(), nullcontext() if running else initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+    with composing():
         config: Any = OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True)
     plain: dict[str, Any] = config
     return plain

@@ -22,6 +22,7 @@ from experiments.errors import ConfigError, StorageError, StudyError
 from experiments.store import atomic, lock
 from experiments.store.run_dir import RunDir, public
 from experiments.strict_json import MEBIBYTE, dump, read_object
+from roadmap.steps import DEFAULT
 
 STUDY_LIMIT = 256 * MEBIBYTE
 # Keys of the command line that say how to run a study, not which runs it has.
@@ -39,6 +40,7 @@ class FrozenStudy:
         generator: the generated list that the runs are from (experiments.studies.lists), None for a grid.
         orders: the orders of changes that were drawn for them, if any. They are kept here and not drawn anew from the
             seed, so that what is computed from the runs later cannot depend on how orders are drawn then.
+        roadmap: the roadmap whose changes they were.
     """
 
     name: str
@@ -46,6 +48,7 @@ class FrozenStudy:
     runs: tuple[Settings, ...]
     generator: str | None = None
     orders: tuple[tuple[str, ...], ...] = ()
+    roadmap: str = DEFAULT.name
 
     @property
     def full_name(self) -> str:
@@ -91,7 +94,8 @@ def read_study(path: Path, here: Settings | None = None) -> FrozenStudy:
                 raise ValueError(f"{path}: run {entry['run_id'][:12]} is not what its settings say; use replan=true")
         moved = tuple(at(settings, here) if here else settings for settings in runs)
         orders = tuple(tuple(map(str, order)) for order in content.get("orders", []))
-        return FrozenStudy(content["name"], Path(path), moved, content.get("list"), orders)
+        roadmap = content.get("roadmap", DEFAULT.name)
+        return FrozenStudy(content["name"], Path(path), moved, content.get("list"), orders, roadmap)
     except (KeyError, TypeError, ConfigError) as error:
         raise StorageError(f"{path}: not a frozen study ({error}); replan=true freezes it anew") from None
     except ValueError as error:
@@ -115,6 +119,7 @@ def freeze(
     *,
     generator: str | None = None,
     orders: Sequence[Sequence[str]] = (),
+    roadmap: str = DEFAULT.name,
 ) -> FrozenStudy:
     """Compose every job of a study and write its file; a run that two jobs ask for is listed once, with the first."""
     runs: dict[str, Settings] = {}
@@ -127,13 +132,14 @@ def freeze(
         "name": name,
         "results_version": RESULTS_VERSION,
         "list": generator,
+        "roadmap": roadmap,
         **({"orders": [list(order) for order in orders]} if orders else {}),
         "jobs": asked,
         "runs": [{"run_id": key, "label": run.label, "settings": public(run)} for key, run in runs.items()],
     }
     atomic.make_folder(path.parent)
     atomic.replace(path, [dump(content, indent=1)])
-    return FrozenStudy(name, path, tuple(runs.values()), generator, tuple(map(tuple, orders)))
+    return FrozenStudy(name, path, tuple(runs.values()), generator, tuple(map(tuple, orders)), roadmap)
 
 
 def seconds_beside(runs: Sequence[Settings], since: float) -> list[float]:

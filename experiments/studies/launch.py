@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -19,22 +20,26 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.compose import settings_from
-from experiments.config.schema import compose
+from experiments.config.schema import compose, composing
 from experiments.config.settings import MACHINE_KEYS, Recipe, Settings
 from experiments.errors import ConfigError, StudyError
 from experiments.studies import frozen, lists
 from roadmap.errors import UserError
+from roadmap.steps import DEFAULT, Roadmap, roadmap_named
 
 BUG = 1
 
 
-def expand(arguments: Sequence[str], params: Mapping[str, Any], study: Mapping[str, Any]) -> list[list[str]]:
+def expand(
+    arguments: Sequence[str], params: Mapping[str, Any], study: Mapping[str, Any], road: Roadmap = DEFAULT
+) -> list[list[str]]:
     """The override list of every job: the study's own list inside, sweeps outside, the first key outermost.
 
     Args:
         arguments: what was typed; a typed key replaces the study's own.
         params: `hydra.sweeper.params` of the study, key -> comma-separated values.
         study: the composed `study` section; `study.list` names a generated list of runs.
+        road: the chosen roadmap.
 
     Raises:
         ConfigError: an unknown list, or parameters that it does not take.
@@ -45,7 +50,7 @@ def expand(arguments: Sequence[str], params: Mapping[str, Any], study: Mapping[s
     first = sweeps[0]
     inner: list[list[str]] = [[]]
     if study["list"]:
-        inner = lists.runs_of(study["list"], study["params"], lambda entry: _recipe(first, entry))
+        inner = lists.runs_of(study["list"], study["params"], lambda entry: _recipe(first, entry), road)
     return [[*outer, *entry] for outer, entry in itertools.product(sweeps, inner)]
 
 
@@ -82,21 +87,53 @@ def _settings_of_many() -> Callable[[Sequence[str]], Settings]:
     return of
 
 
-def freeze_study(config: DictConfig, arguments: Sequence[str]) -> frozen.FrozenStudy:
+class Asked(NamedTuple):
+    """What a command asks of a study: what is the same for all its jobs, as composed, and the jobs' overrides."""
+
+    config: DictConfig
+    arguments: Sequence[str]
+    jobs: list[list[str]]
+
+    @classmethod
+    def of(cls, config: DictConfig, arguments: Sequence[str]) -> "Asked":
+        """Expand the command line of a composed config.
+
+        Raises:
+            ConfigError: several studies or roadmaps at once, an unknown list, or parameters that it does not take.
+        """
+        for item in OverridesParser.create().parse_overrides(list(arguments)):
+            several = ("study",) if config.study.name is None else ("study", "roadmap")
+            if item.key_or_group in several and item.is_sweep_override():
+                raise ConfigError(f"{item.input_line}: one at a time; start one study after the other")
+        sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+        study: Any = OmegaConf.to_container(config.study)
+        road = roadmap_named(config.roadmap.name)
+        return cls(config, arguments, expand(arguments, sweeper["params"] or {}, study, road))
+
+
+def study_of(overrides: Sequence[str]) -> Asked:
+    """The study that `run.py` would run with these overrides."""
+    with composing():
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        fixed = [text for text, item in zip(overrides, parsed, strict=True) if not item.is_sweep_override()]
+        return Asked.of(hydra.compose("config", overrides=fixed, return_hydra_config=True), overrides)
+
+
+def freeze_study(asked: Asked) -> frozen.FrozenStudy:
     """The frozen study of a command: read where it is frozen already, else composed and written."""
+    config, arguments, jobs = asked
     plain: Any = OmegaConf.to_container(config, resolve=False)
-    asked = plain["study"]
-    sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    jobs = expand(arguments, sweeper["params"] or {}, asked)
-    name = asked["name"] or "sweep"
+    study, road = plain["study"], roadmap_named(config.roadmap.name)
+    name = study["name"] or "sweep"
     path = frozen.study_path(name, jobs, plain["runs_dir"])
     if path.exists() and not plain["replan"]:
         machine = machine_overrides(arguments)
         return frozen.read_study(path, here=settings_from(compose(machine), machine))
-    orders = lists.orders_of(asked["list"], asked["params"])
-    study = frozen.freeze(name, path, jobs, _settings_of_many(), generator=asked["list"], orders=orders)
-    _warn_of_guessed_precision(study, config)
-    return study
+    orders = lists.orders_of(study["list"], study["params"], road)
+    described = {"generator": study["list"], "orders": orders, "roadmap": road.name}
+    made = frozen.freeze(name, path, jobs, _settings_of_many(), **described)
+    _warn_of_guessed_precision(made, config)
+    return made
 
 
 def _warn_of_guessed_precision(study: frozen.FrozenStudy, config: DictConfig) -> None:
@@ -130,7 +167,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         StudyError: not all runs are finished at the end.
     """
     _refuse_ranks(arguments)
-    study = freeze_study(config, arguments)
+    study = freeze_study(Asked.of(config, arguments))
     left = frozen.to_launch(study, rerun=config.rerun, retry_failed=config.retry_failed)
     print(f"{study.path}: {len(study.runs)} runs, {len(left)} to do", file=sys.stderr)
     if left:

@@ -1,6 +1,6 @@
 """Lists of runs that are no grid: each generator returns override lists, one per run (`study.list` names it).
 
-Every list is a table of v(set of changes) or v(techniques) for the questions that the paper leaves open. Lists share
+Every list is a table of v(set of changes) or v(techniques) for the questions that a ladder leaves open. Lists share
 runs with each other and with the ladder, because a run is known by what it computes.
 """
 
@@ -8,6 +8,7 @@ import inspect
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from experiments.config.settings import Recipe
@@ -16,131 +17,152 @@ from experiments.errors import ConfigError
 from roadmap.effects import subsets as choose
 from roadmap.errors import DesignError
 from roadmap.resolve import set_of
-from roadmap.steps import CHANGES, END, START, STEPS
+from roadmap.steps import DEFAULT, Roadmap, in_order
 
 Runs = list[list[str]]
 RecipeOf = Callable[[Sequence[str]], Recipe]  # the recipe that overrides lead to, in the study's budget and data
 
-# No change at all, under the recipe that all changes share.
-PLAIN = f"+step={next(step.name for step in STEPS if step.recipe == END.recipe)}"
-BARE = f"+step={START.name}"
 MOST_CHANGES = 8  # of which all subsets may be asked for: 256 sets
 
 
-def subset(changes: Iterable[str]) -> list[str]:
-    """The overrides of a set of changes."""
-    names = sorted(changes, key=CHANGES.index)
-    return [PLAIN, f"add=[{','.join(names)}]"] if names else [PLAIN]
+def no_recipe(overrides: Sequence[str]) -> Recipe:
+    """For lists that ask for no recipe."""
+    raise NotImplementedError("this list of runs depends on the recipe in the study's budget and data")
 
 
-def leave_one_out() -> Runs:
-    """The last step, and the last step minus each of its changes."""
-    last = f"+step={END.name}"
-    return [[last], *([last, f"drop=[{change}]"] for change in END.changes)]
+@dataclass(frozen=True)
+class Lists:
+    """The lists of a roadmap, one per method.
 
-
-def add_one_in() -> Runs:
-    """ResNet-50 under the enhanced recipe, and with each change of the last step alone."""
-    return [subset(()), *(subset((change,)) for change in END.changes)]
-
-
-def crossed(base: Sequence[str] = (), factors: Sequence[Sequence[str]] = ()) -> Runs:
-    """All combinations of factors on top of some changes; each factor is absent or one of its alternatives."""
-    chosen = itertools.product(*(((), *((name,) for name in factor)) for factor in factors))
-    return [subset(_named("base and factors", (*base, *itertools.chain(*names)))) for names in chosen]
-
-
-def layer_scale() -> Runs:
-    """Both ends of the ladder with and without layer scale."""
-    return [[step, f"recipe.layer_scale={v}"] for step in (PLAIN, f"+step={END.name}") for v in ("1e-6", "null")]
-
-
-def diverging_downsampling() -> Runs:
-    """Separate downsampling with and without the norms around it: the paper reports divergence without."""
-    return [[f"+step={END.name}"], [f"+step={END.name}", "design.boundary_norms=false"]]
-
-
-def recipe(recipe_of: RecipeOf) -> Runs:
-    """On ResNet-50: the enhanced recipe minus each technique, and the original recipe plus each.
-
-    A technique that the budget or the data switches off is named on stderr and left out.
+    Attributes:
+        road: the roadmap; its changes are those between its root and its end.
+        recipe_of: for lists that depend on what the recipe uses in the study's budget.
     """
-    enhanced, original = recipe_of([PLAIN]), recipe_of([BARE])
-    runs = [[PLAIN], [BARE]]
-    for name, keys in TECHNIQUES.items():
-        if not is_on(enhanced, name):
-            print(f"left out: {name} is off in the enhanced recipe of this budget and data", file=sys.stderr)
-            continue
-        runs.append([PLAIN, f"recipe.without=[{name}]"])
-        if not is_on(original, name):
-            runs.append([BARE, *(f"recipe.{key}={getattr(enhanced, key)}" for key in keys)])
-    return runs
 
+    road: Roadmap = DEFAULT
+    recipe_of: RecipeOf = no_recipe
 
-def drawn_orders(orders: int = 10, seed: int = 0) -> list[choose.Set]:
-    """Random orders of the last step's changes in antithetic pairs; ConfigError unless there is an even number."""
-    try:
-        return choose.orders(END.changes, orders, seed)
-    except DesignError as error:
-        raise ConfigError(f"study.params.{error}") from None
+    @property
+    def plain(self) -> str:
+        """No change at all, under the recipe that all changes share."""
+        root, end = self.road.root, self.road.end
+        same = (step for step in self.road.steps if step.recipe == end.recipe and step.changes == root.changes)
+        return f"+step={next(same, root).name}"
 
+    @property
+    def bare(self) -> str:
+        """Where the roadmap starts."""
+        return f"+step={self.road.root.name}"
 
-def orders(orders: int = 10, seed: int = 0) -> Runs:
-    """The distinct sets that random orders pass through, pair after pair: a part of the study is whole pairs."""
-    return [subset(one) for one in choose.sets_of_orders(drawn_orders(orders, seed), END.changes)]
+    @property
+    def last(self) -> str:
+        """Where it ends: all changes."""
+        return f"+step={self.road.end.name}"
 
+    def subset(self, changes: Iterable[str]) -> list[str]:
+        """The overrides of a set of changes."""
+        names = in_order(changes, self.road)
+        return [self.plain, f"add=[{','.join(names)}]"] if names else [self.plain]
 
-def subsets(changes: Sequence[str] = ()) -> Runs:
-    """All 2^k sets of the given changes, small sets first: exact values for small games."""
-    if isinstance(changes, str) or not 1 <= len(changes) <= MOST_CHANGES:
-        raise ConfigError(
-            f"study.params.changes={changes if isinstance(changes, str) else list(changes)} must be a list of 1 to "
-            f"{MOST_CHANGES} of: {', '.join(CHANGES)}"
-        )
-    return [subset(one) for one in choose.all_subsets(_named("changes", changes))]
+    def leave_one_out(self) -> Runs:
+        """The last step, and the last step minus each of its changes."""
+        return [[self.last], *([self.last, f"drop=[{change}]"] for change in self.road.players)]
 
+    def add_one_in(self) -> Runs:
+        """The start under the recipe of the end, and with each change of the last step alone."""
+        return [self.subset(()), *(self.subset((change,)) for change in self.road.players)]
 
-def _named(param: str, changes: Iterable[str]) -> tuple[str, ...]:
-    """These changes in ladder order; ConfigError where one is unknown, named twice or an alternative of another."""
-    try:
-        return set_of((), add=changes)
-    except DesignError as error:
-        raise ConfigError(f"study.params.{param}: {error}") from None
+    def crossed(self, base: Sequence[str] = (), factors: Sequence[Sequence[str]] = ()) -> Runs:
+        """All combinations of factors on top of some changes; each factor is absent or one of its alternatives."""
+        chosen = itertools.product(*(((), *((name,) for name in factor)) for factor in factors))
+        return [
+            self.subset(self._named("base and factors", (*base, *itertools.chain(*names)))) for names in chosen
+        ]
 
+    def layer_scale(self) -> Runs:
+        """Both ends of the ladder with and without layer scale."""
+        return [[step, f"recipe.layer_scale={v}"] for step in (self.plain, self.last) for v in ("1e-6", "null")]
 
-def factorial() -> Runs:
-    """A fractional factorial of resolution IV over the last step's changes, in 32 runs.
+    def diverging_downsampling(self) -> Runs:
+        """Separate downsampling with and without the norms around it: the paper reports divergence without."""
+        return [[self.last], [self.last, "design.boundary_norms=false"]]
 
-    Main effects are free of two-change interactions; those are confounded with each other.
-    """
-    return [subset(one) for one in choose.factorial(END.changes)]
+    def recipe(self) -> Runs:
+        """On the first network: the recipe of the end minus each technique, and that of the start plus each.
+
+        A technique that the budget or the data switches off is named on stderr and left out.
+        """
+        if self.plain == self.bare:
+            raise ConfigError(f"study.list=recipe: roadmap={self.road.name} has one recipe; use study.list=add_one_in")
+        enhanced, original = self.recipe_of([self.plain]), self.recipe_of([self.bare])
+        runs = [[self.plain], [self.bare]]
+        for name, keys in TECHNIQUES.items():
+            if not is_on(enhanced, name):
+                print(f"left out: {name} is off in the enhanced recipe of this budget and data", file=sys.stderr)
+                continue
+            runs.append([self.plain, f"recipe.without=[{name}]"])
+            if not is_on(original, name):
+                runs.append([self.bare, *(f"recipe.{key}={getattr(enhanced, key)}" for key in keys)])
+        return runs
+
+    def drawn_orders(self, orders: int = 10, seed: int = 0) -> list[choose.Set]:
+        """Random orders of the changes in antithetic pairs; ConfigError unless there is an even number."""
+        try:
+            return choose.orders(self.road.players, orders, seed)
+        except DesignError as error:
+            raise ConfigError(f"study.params.{error}") from None
+
+    def orders(self, orders: int = 10, seed: int = 0) -> Runs:
+        """The distinct sets that random orders pass through, pair after pair: a part of the study is whole pairs."""
+        sets = choose.sets_of_orders(self.drawn_orders(orders, seed), self.road.players)
+        return [self.subset(one) for one in sets]
+
+    def subsets(self, changes: Sequence[str] = ()) -> Runs:
+        """All 2^k sets of the given changes, small sets first: exact values for small games."""
+        if isinstance(changes, str) or not 1 <= len(changes) <= MOST_CHANGES:
+            raise ConfigError(
+                f"study.params.changes={changes if isinstance(changes, str) else list(changes)} must be a list of 1 to "
+                f"{MOST_CHANGES} of: {', '.join(self.road.players)}, or other changes"
+            )
+        return [self.subset(one) for one in choose.all_subsets(self._named("changes", changes))]
+
+    def factorial(self) -> Runs:
+        """A fractional factorial of resolution IV over the last step's changes, in 32 runs.
+
+        Main effects are free of two-change interactions; those are confounded with each other.
+        """
+        return [self.subset(one) for one in choose.factorial(self.road.players)]
+
+    def _named(self, param: str, changes: Iterable[str]) -> tuple[str, ...]:
+        """These changes in order; ConfigError where one is unknown, named twice or an alternative of another."""
+        try:
+            return set_of((), add=changes, road=self.road)
+        except DesignError as error:
+            raise ConfigError(f"study.params.{param}: {error}") from None
 
 
 GENERATORS: Mapping[str, Callable[..., Runs]] = {
-    "leave_one_out": leave_one_out,
-    "add_one_in": add_one_in,
-    "crossed": crossed,
-    "layer_scale": layer_scale,
-    "diverging_downsampling": diverging_downsampling,
-    "recipe": recipe,
-    "orders": orders,
-    "subsets": subsets,
-    "factorial": factorial,
+    generator.__name__: generator
+    for generator in (
+        *(Lists.leave_one_out, Lists.add_one_in, Lists.crossed, Lists.layer_scale, Lists.diverging_downsampling),
+        *(Lists.recipe, Lists.orders, Lists.subsets, Lists.factorial),
+    )
 }
 
 
-def orders_of(name: str | None, params: Mapping[str, Any]) -> list[choose.Set]:
+def orders_of(name: str | None, params: Mapping[str, Any], road: Roadmap = DEFAULT) -> list[choose.Set]:
     """The orders behind a list of runs; none for a list that draws none."""
-    return drawn_orders(**params) if name == "orders" else []
+    return Lists(road).drawn_orders(**params) if name == "orders" else []
 
 
-def runs_of(name: str, params: Mapping[str, Any], recipe_of: RecipeOf) -> Runs:
+def runs_of(name: str, params: Mapping[str, Any], recipe_of: RecipeOf, road: Roadmap = DEFAULT) -> Runs:
     """The runs of a generated list.
 
     Args:
         name: one of `GENERATORS`.
         params: `study.params`.
         recipe_of: for lists that depend on what the recipe uses in the study's budget.
+        road: the chosen roadmap.
 
     Raises:
         ConfigError: an unknown list, or a parameter that it does not take.
@@ -148,10 +170,10 @@ def runs_of(name: str, params: Mapping[str, Any], recipe_of: RecipeOf) -> Runs:
     if name not in GENERATORS:
         raise ConfigError(f"study.list={name} is not one of: {', '.join(GENERATORS)}")
     takes = inspect.signature(GENERATORS[name]).parameters
-    allowed = [key for key in takes if key != "recipe_of"]
+    allowed = [key for key in takes if key != "self"]
     for key, value in params.items():
         if key not in allowed:
             raise ConfigError(f"study.params.{key} is not one of: {', '.join(allowed) or 'none for this list'}")
         if isinstance(takes[key].default, int) and (isinstance(value, bool) or not isinstance(value, int)):
             raise ConfigError(f"study.params.{key}={value!r} must be a whole number")
-    return GENERATORS[name](**params, **({"recipe_of": recipe_of} if "recipe_of" in takes else {}))
+    return GENERATORS[name](Lists(road, recipe_of), **params)

@@ -20,12 +20,11 @@ from roadmap import paper
 from roadmap.effects import contrasts
 from roadmap.effects.noise import AdditiveModel, Array, joint_df, pooled, quantile, variances
 from roadmap.effects.subsets import Set
-from roadmap.steps import END
+from roadmap.steps import Roadmap, roadmap_named
 
 PAPER_IMAGES = 50_000  # ImageNet's validation set, on which the paper's seeds were scored
 LEAST_DF = 3  # of the finished runs' residuals: below this they say less about the noise than the assumption
 SHARED = ("regime", "data", "budget", "image_size", "precision")  # what runs that are compared have in common
-PLAYERS = END.changes
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Game:
         cells: the configuration (a network and its recipe) of each run, numbered from 0.
         sets: the set of changes of each configuration.
         orders: the orders that were drawn for them, of the changes that do something.
+        road: the roadmap whose changes they are.
     """
 
     runs: tuple[Settings, ...]
@@ -45,11 +45,12 @@ class Game:
     cells: tuple[int, ...]
     sets: tuple[Set, ...]
     orders: tuple[Set, ...]
+    road: Roadmap
 
     @property
     def players(self) -> Set:
         """The changes of the last step that occur: a width that is matched anyway is no change."""
-        return tuple(name for name in PLAYERS if any(name in one for one in self.sets))
+        return tuple(name for name in self.road.players if any(name in one for one in self.sets))
 
     @property
     def model(self) -> AdditiveModel:
@@ -81,22 +82,23 @@ def games_of(study: FrozenStudy, states: Sequence[str]) -> list[Game]:
         asked = Identity.of(settings).asked
         shared = [*(asked[key] for key in SHARED), settings.design.stem_stride]
         groups.setdefault(json.dumps(shared, sort_keys=True), []).append(i)
-    return [
-        _game([study.runs[i] for i in group], [states[i] for i in group], study.orders) for group in groups.values()
-    ]
+    return [_game(study, [study.runs[i] for i in group], [states[i] for i in group]) for group in groups.values()]
 
 
-def _game(runs: Sequence[Settings], states: Sequence[str], orders: Sequence[Set]) -> Game:
+def _game(study: FrozenStudy, runs: Sequence[Settings], states: Sequence[str]) -> Game:
+    road = roadmap_named(study.roadmap)
     numbers: dict[str, int] = {}
     cells = tuple(numbers.setdefault(Identity.of(settings).config_id, len(numbers)) for settings in runs)
-    sets = dict(zip(reversed(cells), (settings.changes for settings in reversed(runs)), strict=True))
+    own = [tuple(name for name in settings.changes if name not in road.root.changes) for settings in runs]
+    sets = dict(zip(reversed(cells), reversed(own), strict=True))
     used = {name for one in sets.values() for name in one}
     return Game(
         runs=tuple(runs),
         states=tuple(states),
         cells=cells,
         sets=tuple(sets[i] for i in range(len(sets))),
-        orders=tuple(tuple(name for name in order if name in used) for order in orders),
+        orders=tuple(tuple(name for name in order if name in used) for order in study.orders),
+        road=road,
     )
 
 
@@ -182,7 +184,7 @@ def _subsets(game: Game) -> Widths:
 
 
 def _factorial(game: Game) -> Widths:
-    found = contrasts.factorial_contrasts(PLAYERS, game.players)
+    found = contrasts.factorial_contrasts(game.road.players, game.players)
     weights = game.weights(found.sets, found.main)
     model = game.model
     df, how = (model.df, "") if model.df >= 1 else (len(found.idle), "by the idle columns alone, for want of a seed; ")

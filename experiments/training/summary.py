@@ -27,12 +27,13 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
     cost = complexity_of(
         settings.design, image_size=settings.image_size, num_classes=source.num_classes, in_chans=source.in_chans
     )
-    paper = complexity_of(settings.design.replace(stem_stride=4), image_size=224, num_classes=1000)
+    published = settings.design.replace(**at_published_size(settings.regime))
+    paper = complexity_of(published, image_size=224, num_classes=1000)
     warning = chance_warning(history, source.num_classes, settings.design)
     return {
         "run_id": job.identity.run_id,
         "config_id": job.identity.config_id,
-        **{key: asked[key] for key in ("step", "changes", "label", "study", "regime", "seed", "design")},
+        **{key: asked[key] for key in ("step", "changes", "idle", "replaced", "label", "study", "regime", "seed", "design")},
         **{key: asked[key] for key in ("recipe", "budget", "batch", "data", "precision", "image_size")},
         "eval_size": source.eval_size,
         "epochs": len(history),

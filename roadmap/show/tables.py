@@ -7,18 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from roadmap import paper
+from roadmap.changes import FILES
 from roadmap.complexity import complexity_of
-from roadmap.steps import STEPS
+from roadmap.regimes import at_published_size
+from roadmap.resolve import design_for
+from roadmap.steps import CHANGES, DEFAULT, ROADMAPS, Roadmap
 
 Row = Mapping[str, Any]
 COLUMNS = ("step", "parent", "change", "params", "macs", "gmacs", "activations")
 
 
-def ladder_rows(regime: str = "tiny", image_size: int = 224, num_classes: int = 1000) -> list[Row]:
+def ladder_rows(
+    regime: str = "tiny", image_size: int = 224, num_classes: int = 1000, road: Roadmap = DEFAULT
+) -> list[Row]:
     """One row per step with COLUMNS as keys; `gmacs` in 1e9, rounded to two decimals as the paper prints them."""
     rows: list[Row] = []
-    for step in STEPS:
-        cost = complexity_of(step.name, regime=regime, image_size=image_size, num_classes=num_classes)
+    for step in road.steps:
+        design = design_for(step.changes, regime, **at_published_size(regime))
+        cost = complexity_of(design, image_size=image_size, num_classes=num_classes)
         rows.append(
             {
                 "step": step.name,
@@ -31,6 +37,18 @@ def ladder_rows(regime: str = "tiny", image_size: int = 224, num_classes: int = 
             }
         )
     return rows
+
+
+def change_rows(regime: str = "tiny") -> list[Row]:
+    """One row per change there is: what it sets, and the steps whose own change it is."""
+    return [
+        {
+            "change": name,
+            "sets": describe(FILES[name].delta_in(regime)),
+            "roadmaps": ", ".join(road.name for road in ROADMAPS.values() if name in road.by_name),
+        }
+        for name in CHANGES
+    ]
 
 
 def describe(delta: Mapping[str, Any]) -> str:
@@ -46,22 +64,18 @@ def _typed(value: Any) -> str:
     )
 
 
-def readme_ladder() -> str:
-    """The ladder as the README shows it: what a step changes, its cost as counted, accuracy as published."""
-    rows: list[Row] = []
-    for step, tiny, base in zip(STEPS, ladder_rows("tiny"), ladder_rows("base"), strict=True):
-        published = {regime: paper.row(tiny["step"], regime) for regime in ("tiny", "base")}
-        rows.append(
-            {
-                "`+step=`": f"`{tiny['step']}`" + ("" if step.on_path else " (side branch)"),
-                "sets": f"`{tiny['change']}`",
-                "params (M)": f"{tiny['params'] / 1e6:.2f}",
-                "GMACs": f"{tiny['gmacs']:.2f}",
-                "paper top-1 (%)": _published(published["tiny"]),
-                "base: GMACs": f"{base['gmacs']:.2f}",
-                "base: paper top-1 (%)": _published(published["base"]),
-            }
-        )
+def readme_ladder(road: Roadmap = DEFAULT) -> str:
+    """A ladder as the README shows it: what a step changes, its cost as counted, accuracy as published."""
+    rows: list[dict[str, Any]] = []
+    for regime in road.regimes:
+        mark = "" if regime == road.regimes[0] else f"{regime}: "
+        for place, counted in enumerate(ladder_rows(regime, road.image_size, road=road)):
+            if not mark:
+                branch = "" if road.steps[place].on_path else " (side branch)"
+                rows.append({"`+step=`": f"`{counted['step']}`{branch}", "sets": f"`{counted['change']}`"})
+                rows[place]["params (M)"] = f"{counted['params'] / 1e6:.2f}"
+            rows[place][f"{mark}GMACs"] = f"{counted['gmacs']:.2f}"
+            rows[place][f"{mark}paper top-1 (%)"] = _published(road.row(counted["step"], regime))
     return as_markdown(rows)
 
 

@@ -17,6 +17,7 @@ from roadmap.files import CONF
 from roadmap.steps import CHANGES, END
 
 PLAYERS = END.changes
+CONVNEXT = lists.Lists()
 BUDGET = ("budget=paper", "data=imagenet", "device=cpu", "regime=micro")
 
 
@@ -33,7 +34,7 @@ def sets_of(runs: lists.Runs) -> list[frozenset[str]]:
     """The sets of changes, read from the overrides without composing."""
     found = []
     for run in runs:
-        assert run[0] == lists.PLAIN
+        assert run[0] == CONVNEXT.plain
         names = run[1].removeprefix("add=[").removesuffix("]").split(",") if len(run) > 1 else []
         assert set(names) <= set(CHANGES)
         found.append(frozenset(names))
@@ -41,9 +42,9 @@ def sets_of(runs: lists.Runs) -> list[frozenset[str]]:
 
 
 def test_subset_is_what_it_says() -> None:
-    assert settings(lists.subset(("gelu", "width"))).changes == ("width", "gelu")
-    assert settings(lists.subset(())).step == "enhanced_recipe"
-    assert settings(lists.subset(PLAYERS)).step == "separate_downsampling"
+    assert settings(CONVNEXT.subset(("gelu", "width"))).changes == ("width", "gelu")
+    assert settings(CONVNEXT.subset(())).step == "enhanced_recipe"
+    assert settings(CONVNEXT.subset(PLAYERS)).step == "separate_downsampling"
 
 
 def test_orders_factorial_and_subsets_are_the_sets_of_the_combinatorics() -> None:
@@ -51,9 +52,9 @@ def test_orders_factorial_and_subsets_are_the_sets_of_the_combinatorics() -> Non
     assert lists.orders_of("orders", {"orders": 10, "seed": 3}) == drawn
     assert lists.orders_of("factorial", {}) == []
     for runs, sets in (
-        (lists.orders(10, 3), subsets.sets_of_orders(drawn, PLAYERS)),
-        (lists.factorial(), subsets.factorial(PLAYERS)),
-        (lists.subsets(["layer_norm", "gelu"]), subsets.all_subsets(("gelu", "layer_norm"))),
+        (CONVNEXT.orders(10, 3), subsets.sets_of_orders(drawn, PLAYERS)),
+        (CONVNEXT.factorial(), subsets.factorial(PLAYERS)),
+        (CONVNEXT.subsets(["layer_norm", "gelu"]), subsets.all_subsets(("gelu", "layer_norm"))),
     ):
         assert sets_of(runs) == [frozenset(one) for one in sets]
 
@@ -61,16 +62,16 @@ def test_orders_factorial_and_subsets_are_the_sets_of_the_combinatorics() -> Non
 @pytest.mark.parametrize("count", [0, 3, -2])
 def test_orders_come_in_pairs(count: int) -> None:
     with pytest.raises(ConfigError, match=r"study\.params\.orders"):
-        lists.orders(count, 0)
+        CONVNEXT.orders(count, 0)
 
 
 def test_all_subsets_of_chosen_changes() -> None:
-    sets = sets_of(lists.subsets(["gelu", "width", "depthwise"]))
+    sets = sets_of(CONVNEXT.subsets(["gelu", "width", "depthwise"]))
     assert len(set(sets)) == 8
     assert sets[0] == frozenset()
     for bad in ([], ["kernel_6"], [*PLAYERS], ["gelu", "gelu"], ["kernel_5", "kernel_7"], "gelu"):
         with pytest.raises(ConfigError, match=r"study\.params\.changes"):
-            lists.subsets(bad)
+            CONVNEXT.subsets(bad)
 
 
 def test_kernels_with_and_without_the_move() -> None:
@@ -86,25 +87,25 @@ def test_kernels_with_and_without_the_move() -> None:
 
 
 def test_leave_one_out_and_add_one_in() -> None:
-    full, *less = [settings(run) for run in lists.leave_one_out()]
+    full, *less = [settings(run) for run in CONVNEXT.leave_one_out()]
     assert full.step == "separate_downsampling"
     assert [set(full.changes) - set(item.changes) for item in less] == [{name} for name in PLAYERS]
-    none, *more = sets_of(lists.add_one_in())
+    none, *more = sets_of(CONVNEXT.add_one_in())
     assert none == frozenset()
     assert more == [frozenset((name,)) for name in PLAYERS]
 
 
 def test_small_lists() -> None:
-    scales = [settings(run) for run in lists.layer_scale()]
+    scales = [settings(run) for run in CONVNEXT.layer_scale()]
     assert [(item.step, item.design.layer_scale) for item in scales] == [
         (step, value) for step in ("enhanced_recipe", "separate_downsampling") for value in (1e-6, None)
     ]
-    with_norms, without = (settings(run).design for run in lists.diverging_downsampling())
+    with_norms, without = (settings(run).design for run in CONVNEXT.diverging_downsampling())
     assert without == with_norms.replace(boundary_norms=False)
 
 
 def test_the_recipe_study_switches_one_technique_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [settings(run) for run in lists.recipe(recipe_of)]
+    runs = [settings(run) for run in lists.Lists(recipe_of=recipe_of).recipe()]
     enhanced, original = (item.recipe for item in runs[:2])
     techniques = lambda recipe: {name for name in TECHNIQUES if is_on(recipe, name)}  # noqa: E731
     minus = [item.recipe for item in runs[2:] if item.recipe.name == "enhanced"]

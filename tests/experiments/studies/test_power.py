@@ -16,12 +16,12 @@ from experiments.store.run_dir import RunDir
 from experiments.studies import frozen, launch, lists, power
 from roadmap.effects import contrasts, subsets
 from roadmap.effects.noise import quantile
-from roadmap.steps import BY_NAME
+from roadmap.steps import BY_NAME, END
 from tests.analysis import factory
 
 pytestmark = pytest.mark.numeric
 
-PLAYERS = power.PLAYERS
+PLAYERS = END.changes
 SMALL = ("regime=micro", "device=cpu", "recipe.epochs=1", "data.train_images=64", "data.eval_images=50")
 
 
@@ -62,7 +62,7 @@ def test_orders_are_counted_set_by_set(tmp_path: Path) -> None:
 
 
 def test_the_first_pair_of_orders_is_planned_first() -> None:
-    few, many = lists.orders(2, 0), lists.orders(10, 0)
+    few, many = lists.Lists().orders(2, 0), lists.Lists().orders(10, 0)
     assert many[: len(few)] == few
 
 

@@ -1,0 +1,89 @@
+"""The command line of `python -m roadmap`."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from roadmap.errors import UserError
+from roadmap.regimes import REGIMES
+from roadmap.show.explain import explain
+from roadmap.show.golden import write_golden
+from roadmap.show.markers import update_file
+from roadmap.show.tables import FORMATS, change_rows, ladder_rows, readme_ladder
+from roadmap.steps import DEFAULT, ROADMAPS, Roadmap, roadmap_named
+
+
+def _names(text: str) -> list[str]:
+    """Split "[a,b]" or "a,b"."""
+    return [name for name in text.strip("[]").replace(" ", "").split(",") if name]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m roadmap", description="The roadmap's networks and what they cost.")
+    parser.add_argument(
+        "--roadmap", metavar="NAME", default=DEFAULT.name, help=f"of {', '.join(ROADMAPS)} (default: {DEFAULT.name})"
+    )
+    parser.add_argument("--regime", choices=REGIMES, default="tiny", help="scale of the ladder (default: tiny)")
+    parser.add_argument("--format", choices=tuple(FORMATS), default="table")
+    parser.add_argument("--image-size", type=_positive, help="pixels (default: as published, 224 for most)")
+    parser.add_argument("--num-classes", type=_positive, default=1000)
+    commands = parser.add_subparsers(dest="command")
+    one = commands.add_parser("explain", help="what a step is and what its change does")
+    one.add_argument("step", metavar="STEP")
+    one.add_argument("--regime", choices=REGIMES, default=argparse.SUPPRESS)
+    one.add_argument("--roadmap", metavar="NAME", default=argparse.SUPPRESS)
+    one.add_argument("--add", type=_names, default=[], metavar="CHANGES", help="see python -m roadmap changes")
+    one.add_argument("--drop", type=_names, default=[], metavar="CHANGES")
+    one.add_argument(
+        "--figure", dest="file", type=Path, metavar="FILE", help="also draw the block (PNG, SVG or PDF by the ending)"
+    )
+    commands.add_parser("changes", help="every change that there is, what it sets and where it stands")
+    golden = commands.add_parser("golden", help="rewrite the golden complexity file, unless it leaves the paper")
+    golden.add_argument("file", type=Path)
+    readme = commands.add_parser("readme", help="put the ladder table between the markers of a document")
+    readme.add_argument("file", type=Path)
+    return parser
+
+
+def _explain(options: argparse.Namespace, road: Roadmap) -> None:
+    size, classes = options.image_size or road.image_size, options.num_classes
+    print(explain(options.step, options.regime, options.add, options.drop, size, classes, road))
+    if options.file:
+        from roadmap.show.diagram import save_diagram
+
+        save_diagram(options.file, options.step, options.regime, options.add, options.drop, road)
+        print(f"\nwrote {options.file}")
+
+
+def run(arguments: Sequence[str] | None) -> None:
+    """Do what the command line asks."""
+    options = _parser().parse_args(arguments)
+    road = roadmap_named(options.roadmap)
+    if options.command == "explain":
+        _explain(options, road)
+    elif options.command == "changes":
+        print(FORMATS[options.format](change_rows(options.regime)))
+    elif options.command == "golden":
+        _written(options.file, lambda path: write_golden(path))
+    elif options.command == "readme":
+        _written(options.file, lambda path: update_file(path, {"ladder": readme_ladder(road)}))
+    else:
+        rows = ladder_rows(options.regime, options.image_size or road.image_size, options.num_classes, road)
+        print(FORMATS[options.format](rows))
+
+
+def _written(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file that was named; UserError where that cannot be."""
+    try:
+        write(path)
+    except OSError as error:
+        if error.filename is None or Path(error.filename) != path:
+            raise
+        raise UserError(f"{path}: {error.strerror}") from None
