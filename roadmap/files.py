@@ -24,7 +24,7 @@ def use_config_dir(arguments: Sequence[str]) -> None:
 
     To be called before anything reads a file: steps and roadmaps are read once, on import.
     """
-    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for option, value in zip(arguments, (*arguments[1:], ""), strict=False):
         name, equals, inside = option.partition("=")
         if name in OPTIONS and (inside or value):
             folder = str(Path(inside if equals else value).resolve())

@@ -29,8 +29,8 @@ PER_CENT = Field((int, float), nullable=True, low=0, high=100)  # null: a run th
 RESULT_FIELDS: dict[str, Field] = {
     "run_id": TEXT,
     "config_id": TEXT,
-    "step": MAYBE_TEXT,  # null off the ladder
-    "changes": Field((list,)),  # network changes, ladder order
+    "step": MAYBE_TEXT,  # ROADMAP.STEP but for ConvNeXt's own; null off all ladders
+    "changes": Field((list,)),  # the set, of network and training, in ladder order
     "study": MAYBE_TEXT,  # the study that first trained this run
     "regime": TEXT,
     "seed": Field((int,)),
@@ -58,6 +58,8 @@ RESULT_FIELDS: dict[str, Field] = {
 TIMING_FIELDS = ("images_per_second", "wall_seconds")  # what two runs of one configuration may differ in
 # What a record may add; written only where it applies.
 OPTIONAL_FIELDS: dict[str, Field] = {
+    "idle": Field((list,)),  # changes to which data, regime or typed keys left nothing to do
+    "replaced": OBJECT,  # dotted keys that the changes set -> their values without the changes
     "label": TEXT,
     "batch": OBJECT,
     "precision": TEXT,

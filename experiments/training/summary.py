@@ -33,7 +33,7 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
     return {
         "run_id": job.identity.run_id,
         "config_id": job.identity.config_id,
-        **{key: asked[key] for key in ("step", "changes", "idle", "replaced", "label", "study", "regime", "seed", "design")},
+        **{key: asked[key] for key in ("step", "changes", "label", "study", "regime", "seed", "design")},
         **{key: asked[key] for key in ("recipe", "budget", "batch", "data", "precision", "image_size")},
         "eval_size": source.eval_size,
         "epochs": len(history),
@@ -52,6 +52,7 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
         "device": device_name(job.device),
         "threads": torch.get_num_threads(),
         "git": git_state(),
+        **{key: asked[key] for key in ("idle", "replaced") if asked[key]},
         **({"diverged": diverged} if diverged else {}),
         **({"damaged_images": source.damaged} if source.damaged else {}),
         **({"warnings": [warning]} if warning else {}),

@@ -73,8 +73,8 @@ def test_order_of_names_does_not_matter() -> None:
 
 REFUSED = [
     (("kernel_8",), {}, r"^step='kernel_8' is not one of: resnet50, .*separate_downsampling$"),
-    ((["kernel_8"],), {}, r"^changes='kernel_8' is not one of: stage_ratio, .*separate_downsampling$"),
-    ((["resnet50"],), {}, r"^changes=resnet50: it changes the training recipe, not the network; use recipe=$"),
+    ((["kernel_8"],), {}, r"^changes='kernel_8' is not one of: stage_ratio, .*separate_downsampling; "),
+    ((["resnet50"],), {}, r"^changes=resnet50: it chooses the training recipe and is no change; use recipe=$"),
     (("gelu",), {"add": ["gelu"]}, r"^add=gelu: it is already in the set: stage_ratio, .*gelu$"),
     (("gelu",), {"add": ["swish"]}, r"^add='swish' is not one of: stage_ratio, "),
     (("gelu",), {"add": ["enhanced_recipe"]}, r"^add=enhanced_recipe: .*use recipe=$"),

@@ -66,7 +66,7 @@ PARTNERS = {
     "drop": ["+step=separate_downsampling"],
     "batch.size": ["recipe.lr=1e-3"],
 }
-GROUPS = ("regime", "recipe", "budget", "data", "logger", "launcher")
+GROUPS = ("regime", "roadmap", "recipe", "budget", "data", "logger", "launcher")
 
 
 def _numbers(rule: Range, whole: bool) -> list[str]:

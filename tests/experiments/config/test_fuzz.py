@@ -45,13 +45,15 @@ def arrived(settings: Settings, override: str, config: dict[str, Any]) -> bool:
         return getattr(settings, key).name == typed
     if key == "regime":
         return settings.regime == typed
+    if key == "roadmap":
+        return config["roadmap"]["name"] == typed
     if key == "launcher":
         return typed in ("local", "ray", "slurm")
     if key == "+step":
         return config["step"] == typed
     if key in ("add", "drop"):
         names = [name for name in typed.strip("[]").split(",") if name]
-        return all((name in settings.changes) == (key == "add") for name in names)
+        return all((name in (*settings.changes, *settings.idle)) == (key == "add") for name in names)
     if key == "recipe.without":
         return list(settings.recipe.without) == [name for name in typed.strip("[]").split(",") if name]
     if key == "match_gmacs":
@@ -70,7 +72,7 @@ def test_the_sets_cover_every_key_ten_times() -> None:
     config = compose()
     leaves = {f"{name}.{key}" for name, value in config.items() if isinstance(value, dict) for key in value}
     tops = {name for name, value in config.items() if not isinstance(value, dict)}
-    fixed = {key for key in leaves if key.split(".")[0] in ("regime", "study", "changes") or key.endswith(".name")}
+    fixed = {key for key in leaves if key.split(".")[0] in ("regime", "roadmap", "study", "changes", "instead") or key.endswith(".name")}
     assert (leaves | tops) - fixed - {"step", "replan"} <= set(counts)  # replan is a study's
 
 

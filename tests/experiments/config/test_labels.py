@@ -28,8 +28,8 @@ def test_every_set_of_changes_is_found_again_and_keeps_its_label(regime: str) ->
         assert changes_in(design, regime) == changes
         step = step_at(changes)
         label = step or label_of(changes)
-        assert labels_of(design, Recipe(name="enhanced"), regime) == (step, changes, label)
-        assert labels_of(design.replace(stem_stride=2, init="trunc_normal"), Recipe(), regime).label == label
+        assert labels_of(changes, design, Recipe(name="enhanced"), regime) == (step, changes, (), label)
+        assert labels_of((), design.replace(stem_stride=2, init="trunc_normal"), Recipe(), regime).label == label
 
 
 SPELLINGS = [
