@@ -104,7 +104,7 @@ def sample_batches(asked: Pipeline, epoch: int, train_size: int, steps: range, m
 
     With recipe.repeats = k each image of the permutation stands there k times in a row, and as many images fewer are
     seen (Hoffer et al., arXiv 1901.09335). A step's samples are then dealt out to its micro batches one by one, so that
-    neighbours, the copies of an image, fall into different ones and on different ranks: torchvision's RASampler.
+    neighbours, the copies of an image, fall into different ones, as torchvision's RASampler deals them out to ranks.
     """
     size, per_step, repeats = asked.batch.micro, asked.batch.size, asked.recipe.repeats
     order = permutation(derive("order", asked.seed, epoch), train_size)
