@@ -22,6 +22,7 @@ from experiments.training.validate import Validation
 from roadmap import complexity_of
 from tests.experiments.training.runs import (
     BN,
+    LATER,
     LN,
     fingerprint,
     lines,
@@ -34,11 +35,6 @@ from tests.storms.payloads import replace_manifest
 
 pytestmark = pytest.mark.numeric
 
-# What the recipes of the other ladders add.
-LATER = (
-    *("recipe.optimizer=lamb", "recipe.loss=bce", "recipe.trivial_augment=true", "recipe.repeats=2"),
-    *("recipe.train_scale=0.75", "recipe.ema_every=3", "recipe.dropout=0.2"),
-)
 EVERYTHING = ("recipe.ema=0.9", "recipe.clip_grad=1.0", "recipe.drop_path=0.2")
 
 
