@@ -7,6 +7,8 @@ from functools import cache
 from typing import Any
 
 from analysis.commands import rebuilt
+from experiments.config.fields import beside_before
+from experiments.config.settings import Data, Recipe
 from roadmap import STEPS, Design, UserError, design_for, step_at
 from roadmap.design import flags_asked_by
 from roadmap.resolve import without_width
@@ -58,6 +60,8 @@ _SAME_NAME = (
 _RECIPE_FLAGS = flags_asked_by("recipe")
 # of data; where they matter they are in the design and in image_size
 _NOT_CONTENT = ("root", "download", "damaged_share", "image_size", "stem_stride")
+# A record that is older than one of their fields is like one that asks for what was computed before (`fields.later`).
+_SECTIONS = {"design": Design, "recipe": Recipe, "data": Data}
 _OPTIONAL = ("batch", "precision", "image_size")
 
 
@@ -67,7 +71,8 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     Raises:
         ValueError: the record contradicts itself or the ladder; one line.
     """
-    design, recipe, data = record["design"], record["recipe"], record["data"]
+    parts = {name: beside_before(cls, record[name]) for name, cls in _SECTIONS.items()}
+    design, recipe, data = parts.values()
     changes = tuple(record["changes"])
     row = {name: record[name] for name in _SAME_NAME}
     exact, any_width = (_is_plain(_canonical(design), changes, record["regime"], free) for free in (False, True))
@@ -79,7 +84,7 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         if not recipe.get("without"):  # of a ladder in which every row has its own width
             row["step"] = _step_at_any_width(changes, recipe["name"], record["regime"])
     git = record.get("git") or {}
-    settings = {key: record.get(key) for key in ("design", "recipe", "budget", "data", *_OPTIONAL, "versions")}
+    settings = {**parts, **{key: record.get(key) for key in ("budget", *_OPTIONAL, "versions")}}
     text = _canonical(settings)
     row |= {
         "path": path,

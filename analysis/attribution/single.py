@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.attribution.game import Effects, Game, Set, linear_effects
+from experiments.config.fields import before_of
+from experiments.config.settings import Recipe
 from experiments.config.techniques import TECHNIQUES
 from roadmap.effects.noise import AdditiveModel
 
@@ -60,6 +62,7 @@ def technique_effects(
 
 def technique_between(base: Mapping[str, Any], arm: Mapping[str, Any]) -> tuple[str, int] | None:
     """(technique, +1 if the base has it and the arm not, -1 the other way round); None if more than one differs."""
+    base, arm = ({**before_of(Recipe), **recipe} for recipe in (base, arm))
     changed = {key for key in {*base, *arm} if base.get(key) != arm.get(key)} - {"without"}
     for name, off in TECHNIQUES.items():
         if changed and changed <= set(off):
@@ -72,6 +75,7 @@ def technique_between(base: Mapping[str, Any], arm: Mapping[str, Any]) -> tuple[
 
 def techniques_off(recipe: Mapping[str, Any]) -> int:
     """How many techniques a recipe leaves out."""
+    recipe = {**before_of(Recipe), **recipe}
     return sum(all(recipe.get(key) == value for key, value in off.items()) for off in TECHNIQUES.values())
 
 

@@ -52,7 +52,7 @@ def _ours(settings: Settings, folder: Path, device: torch.device) -> Iterable[An
 def _timm(settings: Settings, folder: Path, device: torch.device) -> Iterable[Any]:
     from timm.data import create_dataset
 
-    data, size = settings.data, settings.image_size
+    data, size = settings.data, settings.train_side
     files = create_dataset("", str(folder), split="train")
     how = (settings.recipe, (3, size, size), settings.batch.micro, data.mean, data.std, settings.workers, device)
     loader = timm_parts.train_loader(files, *how)

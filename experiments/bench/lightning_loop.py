@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from experiments.training.loop import Job
-from experiments.training.mixing import loss_of
 
 NAME = "Lightning"
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -31,7 +30,7 @@ def epoch_of(job: Job, batches: Sequence[tuple[Tensor, Tensor]]) -> Callable[[],
 
         def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
             images, labels = batch
-            return loss_of(self.network(images), labels, job.mixing.smoothing)
+            return job.loss.of(self.network(images), labels, job.mixing.smoothing)
 
         def configure_optimizers(self) -> Any:
             return job.state.optimizer

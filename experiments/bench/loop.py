@@ -20,7 +20,6 @@ from experiments.bench.timing import interleave, ratio
 from experiments.data import open_data
 from experiments.runtime.device import autocast
 from experiments.training.loop import Job
-from experiments.training.mixing import loss_of
 
 HELP = "the training loop beside a bare one, beside Lightning's and beside timm's parts"
 PHOTOS = ((160, 160), (160, 120))  # sizes of the JPEG files for the comparison with timm: they are not the subject
@@ -80,7 +79,7 @@ def _bare(job: Job, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
     for images, labels in batches:
         with autocast(job.settings.precision, job.device):
             logits = model(images)
-        loss_of(logits, labels, job.mixing.smoothing).backward()
+        job.loss.of(logits, labels, job.mixing.smoothing).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -43,7 +43,7 @@ def epoch_of(job: Job, dataset: Any, workers: int) -> Callable[[], None]:
     from timm.loss import SoftTargetCrossEntropy
     from timm.scheduler import CosineLRScheduler
 
-    settings, size = job.settings, job.settings.image_size
+    settings, size = job.settings, job.settings.train_side
     shape, statistics = (job.source.in_chans, size, size), (settings.data.mean, settings.data.std)
     loader = train_loader(dataset, settings.recipe, shape, job.layout.micro, *statistics, workers, job.device)
     mix = mixup_of(settings.recipe, job.source.num_classes, job.device)

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import re
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -107,6 +108,12 @@ def later(default: Any, rule: Rule | None = None, *, before: Any) -> Any:
 def before_of(cls: Any) -> dict[str, Any]:
     """The fields of a dataclass that were declared with `later`, each with what was computed before it."""
     return {item.name: item.metadata["before"] for item in dataclasses.fields(cls) if "before" in item.metadata}
+
+
+def beside_before(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a dataclass's fields, but for those that ask for what was computed before they existed."""
+    before = before_of(cls)
+    return {key: value for key, value in values.items() if not (key in before and value == before[key])}
 
 
 def resolved(default: Any) -> Any:

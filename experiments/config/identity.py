@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.config.fields import before_of
+from experiments.config.fields import beside_before
 from experiments.config.registry import RECIPE, unread
 from experiments.config.settings import Recipe, Settings
 
@@ -26,6 +26,8 @@ def idle_fields(recipe: Recipe) -> dict[str, str]:
         idle["decay_all"] = "recipe.weight_decay=0"
     if not (recipe.mixup and recipe.cutmix):
         idle["mixup_switch"] = "recipe.mixup=0" if not recipe.mixup else "recipe.cutmix=0"
+    if recipe.ema is None:
+        idle["ema_every"] = "recipe.ema=null"
     return idle
 
 
@@ -77,9 +79,7 @@ def _asked(settings: Settings) -> dict[str, Any]:
 
 def _values(section: Any) -> dict[str, Any]:
     """The fields of a section, but for those that ask for what was computed before they existed (`fields.later`)."""
-    before = before_of(section)
-    values = dataclasses.asdict(section)
-    return {key: value for key, value in values.items() if not (key in before and value == before[key])}
+    return beside_before(type(section), dataclasses.asdict(section))
 
 
 def _digest(value: dict[str, Any]) -> str:

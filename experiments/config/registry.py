@@ -36,6 +36,11 @@ Registry = Mapping[str, Entry]
 OPTIMIZERS: Registry = {
     "sgd": Entry("experiments.training.optim:sgd", reads=("momentum",)),
     "adamw": Entry("experiments.training.optim:adamw", reads=("betas",)),
+    "lamb": Entry("experiments.training.optim:lamb", reads=("betas",)),
+}
+LOSSES: Registry = {
+    "cross_entropy": Entry("experiments.training.losses:CROSS_ENTROPY"),
+    "bce": Entry("experiments.training.losses:BINARY_CROSS_ENTROPY"),
 }
 SCHEDULES: Registry = {
     "cosine": Entry("experiments.training.optim:cosine", reads=("min_lr",)),
@@ -63,7 +68,7 @@ LOGGERS: Registry = {
 LAUNCHERS: Mapping[str, str] = {"ray": "ray", "submitit_slurm": "slurm"}
 
 # The recipe's choices: key -> its table.
-RECIPE: Mapping[str, Registry] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "crop": CROPS}
+RECIPE: Mapping[str, Registry] = {"optimizer": OPTIMIZERS, "loss": LOSSES, "schedule": SCHEDULES, "crop": CROPS}
 
 
 def unread(chosen: Mapping[str, str]) -> Iterator[tuple[str, str]]:

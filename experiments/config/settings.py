@@ -10,8 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from experiments.config.fields import RESOLVED, Choice, Each, Pattern, Range, before_of, check_fields, resolved, ruled
-from experiments.config.registry import CROPS, LOGGERS, OPTIMIZERS, READERS, SCHEDULES
+from experiments.config.fields import (
+    RESOLVED,
+    Choice,
+    Each,
+    Pattern,
+    Range,
+    before_of,
+    check_fields,
+    later,
+    resolved,
+    ruled,
+)
+from experiments.config.registry import CROPS, LOGGERS, LOSSES, OPTIMIZERS, READERS, SCHEDULES
 from experiments.errors import ConfigError
 from roadmap.design import INITS, STEM_STRIDES, Design
 
@@ -20,8 +31,10 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 COMPILE_MODES = ("none", "blocks", "model")
 
 SHARE = Range(0, 1)
+SMALLEST_SIDE = 8  # of an image, pixels
 BELOW_ONE = Range(0, 1, open_high=True)
 COUNT = Range(1, 10**9)
+SIDE = Range(SMALLEST_SIDE, 4096)
 NAME = Pattern(r"[A-Za-z0-9_.-]+", "a name of letters, digits, '_', '.' and '-'", ("mine", "other-1"))
 RANDAUGMENT = Pattern(
     r"rand-m([0-9]|10)(\.\d+)?(-n[1-9]\d?)?(-mstd\d+(\.\d+)?)?(-inc[01])?",
@@ -42,7 +55,7 @@ class Recipe:
     lr: float | None = ruled(None, Range(0, 1000, open_low=True))  # peak rate; None: base_lr * batch.size / lr_batch
     base_lr: float = ruled(4e-3, Range(0, 1000, open_low=True))  # peak rate at an effective batch of `lr_batch`
     lr_batch: int = ruled(4096, COUNT)
-    betas: tuple[float, ...] = ruled((0.9, 0.999), Each(BELOW_ONE, 2))  # adamw
+    betas: tuple[float, ...] = ruled((0.9, 0.999), Each(BELOW_ONE, 2))  # adamw, lamb
     momentum: float = ruled(0.9, BELOW_ONE)  # sgd
     weight_decay: float = ruled(0.05, Range(0, 10))
     decay_all: bool = False  # True: also biases, norms and layer scale
@@ -53,17 +66,23 @@ class Recipe:
     decay_factor: float = ruled(0.1, Range(0, 1, open_low=True))
     clip_grad: float | None = ruled(None, Range(0, 1e6, open_low=True))  # largest gradient norm
     ema: float | None = ruled(None, Range(0, 1, open_low=True, open_high=True))  # decay of averaged weights: 0.9999
+    ema_every: int = later(1, COUNT, before=1)  # optimizer steps of the run from one update of the average to the next
     # regularisation
+    loss: str = later("cross_entropy", Choice(tuple(LOSSES)), before="cross_entropy")  # in training
     label_smoothing: float = ruled(0.1, BELOW_ONE)
     mixup: float = ruled(0.8, Range(0, 100))  # alpha of the beta distribution
     cutmix: float = ruled(1.0, Range(0, 100))
     mixup_switch: float = ruled(0.5, SHARE)  # probability of cutmix where both are on
     randaugment: str | None = ruled("rand-m9-mstd0.5-inc1", RANDAUGMENT)
+    trivial_augment: bool = later(False, before=False)  # TrivialAugment Wide, behind RandAugment where both are on
     erasing: float = ruled(0.25, SHARE)  # probability, pixel noise
     drop_path: float = ruled(0.1, BELOW_ONE)
+    dropout: float = later(0.0, BELOW_ONE, before=0.0)  # in front of the classifier
     layer_scale: float | None = ruled(1e-6, Range(0, 10))
     init: str = ruled("trunc_normal", Choice(INITS))
     # images
+    repeats: int = later(1, Range(1, 1000), before=1)  # augmented copies of each image that an epoch chooses
+    train_scale: float = later(1.0, Range(0, 2, open_low=True), before=1.0)  # side of training images over image_size
     crop: str = ruled("resized", Choice(tuple(CROPS)))  # random resized crop, shift by up to `crop_pad`, centre only
     crop_scale: tuple[float, ...] = ruled((0.08, 1.0), Each(Range(0, 1, open_low=True), 2, rising=True))
     crop_pad: int = ruled(4, Range(1, 1024))
@@ -130,7 +149,7 @@ class Data:
     download: bool = False
     classes: int | None = ruled(10, Range(2, 10**6))  # None: as many as there are class folders
     channels: int = ruled(3, Range(1, 64))
-    image_size: int = ruled(32, Range(8, 4096))  # default side of the square network input, pixels
+    image_size: int = ruled(32, SIDE)  # default side of the square network input, pixels
     stem_stride: int = ruled(4, Choice(STEM_STRIDES))  # what the design's stem gets unless typed
     mean: tuple[float, ...] = ruled((0.5, 0.5, 0.5), Each(Range(-10, 10)))
     std: tuple[float, ...] = ruled((0.5, 0.5, 0.5), Each(Range(0, 10, open_low=True)))
@@ -186,7 +205,7 @@ class Settings:
     batch: Batch
     data: Data
     seed: int = ruled(0, Range(0, 2**32 - 1))
-    image_size: int = ruled(32, Range(8, 4096))
+    image_size: int = ruled(32, SIDE)
     precision: str = ruled("fp32", Choice(PRECISIONS))
     step: str | None = resolved(None)  # the step this run is at, ROADMAP.STEP but for ConvNeXt's; None off the ladders
     changes: tuple[str, ...] = resolved(())  # the set, in ladder order
@@ -212,6 +231,11 @@ class Settings:
         check_fields(self)
         if self.batch.micro % 2 and (self.recipe.mixup or self.recipe.cutmix):
             raise ConfigError(f"batch.micro={self.batch.micro} must be even: mixup and cutmix mix images in pairs")
+
+    @property
+    def train_side(self) -> int:
+        """Side of the training images in pixels; evaluation shows `image_size` (FixRes, arXiv 1906.06423)."""
+        return max(SMALLEST_SIDE, round(self.image_size * self.recipe.train_scale))
 
     def replace(self, **changes: Any) -> "Settings":
         """A copy with some fields replaced."""

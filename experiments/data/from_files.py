@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from experiments.data.augment.normalise import Augmenter, Normaliser
 from experiments.data.in_memory import keep_freed_memory
-from experiments.data.source import MicroBatch, Pipeline, evaluation_batches, sample_batches
+from experiments.data.source import MicroBatch, Pipeline, evaluation_batches, images_of, sample_batches
 from experiments.data.splits import ImageFiles, Splits
 from experiments.data.worker import ChunkDataset, ChunkSampler, LoadedChunk, chunks_of, start_worker
 from experiments.errors import DataError
@@ -36,7 +36,8 @@ class FileSource:
         # a GPU augments whole batches; on a CPU the workers do
         augment, by_workers = Augmenter(asked.data, asked.recipe, asked.seed), device.type == "cpu"
         self._augment = None if by_workers else augment
-        self._normaliser = Normaliser(asked.data, asked.recipe.erasing, asked.seed, asked.image_size, device)
+        self._normaliser = Normaliser(asked.data, asked.recipe.erasing, asked.seed, asked.train_side, device)
+        self._evaluation_normaliser = Normaliser(asked.data, 0.0, asked.seed, asked.image_size, device)
         self.class_names = splits.class_names
         self.num_classes, self.in_chans = len(splits.class_names), asked.data.channels
         self.train_size, self.eval_size = len(splits.train), len(splits.evaluation)
@@ -67,8 +68,7 @@ class FileSource:
 
     def train(self, epoch: int, steps: range, micro: range) -> Iterator[MicroBatch]:
         """Micro batches of the given steps. Workers begin at the call, before the first batch is asked for."""
-        batch = self._asked.batch
-        queue = list(sample_batches(self._asked.seed, epoch, self.train_size, batch.size, batch.micro, steps, micro))
+        queue = list(sample_batches(self._asked, epoch, self.train_size, steps, micro))
         batches = self._start(epoch, [item.samples for item in queue])
         return (
             MicroBatch(self._finished(parts, epoch, item.samples), self._labels_of(0, item.samples), *item[:2])
@@ -90,7 +90,7 @@ class FileSource:
             raise RuntimeError("the data source is closed")
         self._pass += 1
         asked, split = self._asked, 0 if epoch is not None else 1
-        chunks = [chunks_of(epoch, samples, asked.image_size, asked.workers) for samples in batches]
+        chunks = [chunks_of(epoch, samples, asked.side(epoch), asked.workers) for samples in batches]
         self._orders.chunks = [chunk for batch in chunks for chunk in batch]
         loaded = self._loaded = iter(self._loader)
         current = self._pass
@@ -110,13 +110,13 @@ class FileSource:
         """A batch as the network sees it: on a CPU each part as it comes, on a GPU all at once."""
         whole: Iterable[Tensor] = parts if self._device.type == "cpu" else [torch.cat(list(parts))]
         if epoch is None:
-            return self._normaliser.normalise(whole, len(samples))
+            return self._evaluation_normaliser.normalise(whole, len(samples))
         if self._augment is not None:
             whole = [self._augment(images, epoch, samples) for images in whole]
         return self._normaliser.train(whole, epoch, samples)
 
     def _labels_of(self, split: int, samples: np.ndarray) -> Tensor:
-        labels = self._labels[split][torch.from_numpy(samples)]
+        labels = self._labels[split][torch.from_numpy(images_of(samples))]
         if self._device.type == "cuda":
             labels = labels.pin_memory()
         return labels.to(self._device, non_blocking=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from experiments.data.augment.crops import Crops, centre_crops, draw_crops, evaluation_side, training_crops
 from experiments.data.augment.normalise import Augmenter, Normaliser
 from experiments.data.augment.resample import cut, to_device
-from experiments.data.source import MicroBatch, Pipeline, SampledBatch, evaluation_batches, sample_batches
+from experiments.data.source import MicroBatch, Pipeline, SampledBatch, evaluation_batches, images_of, sample_batches
 from experiments.data.splits import ImageArrays, Splits
 
 BLOCK = 2**20  # pixels augmented at once, 1024 images of 32 x 32: enough to hide the cost of launching operations
@@ -29,7 +29,8 @@ class InMemorySource:
         self._asked, self._device = asked, device
         data, recipe = asked.data, asked.recipe
         self._augment = Augmenter(data, recipe, asked.seed)
-        self._normaliser = Normaliser(data, recipe.erasing, asked.seed, asked.image_size, device)
+        self._normaliser = Normaliser(data, recipe.erasing, asked.seed, asked.train_side, device)
+        self._evaluation_normaliser = Normaliser(data, 0.0, asked.seed, asked.image_size, device)
         self._train, self._evaluation = (_on_device(part, device) for part in (splits.train, splits.evaluation))
         self.class_names = splits.class_names
         self.num_classes, self.in_chans = len(splits.class_names), asked.data.channels
@@ -37,22 +38,21 @@ class InMemorySource:
 
     def train(self, epoch: int, steps: range, micro: range) -> Iterator[MicroBatch]:
         """Micro batches of the given steps; images depend on (seed, epoch, sample) only, so blocks change nothing."""
-        sizes = self._asked.batch
-        queue = sample_batches(self._asked.seed, epoch, self.train_size, sizes.size, sizes.micro, steps, micro)
-        images = BLOCK // self._asked.image_size**2
-        while block := list(islice(queue, max(1, images // sizes.micro))):
+        queue = sample_batches(self._asked, epoch, self.train_size, steps, micro)
+        images = BLOCK // self._asked.train_side**2
+        while block := list(islice(queue, max(1, images // self._asked.batch.micro))):
             yield from self._augmented(epoch, block)
 
     @torch.no_grad()
     def _augmented(self, epoch: int, block: list[SampledBatch]) -> list[MicroBatch]:
         samples = np.concatenate([batch.samples for batch in block])
-        index = to_device(samples, self._device)
+        index = to_device(images_of(samples), self._device)
         pixels, labels = (tensor.index_select(0, index) for tensor in self._train)
         keys = (self._asked.seed, epoch)
-        recipe = self._asked.recipe
+        recipe, size = self._asked.recipe, self._asked.train_side
         drawn = draw_crops(recipe, keys, samples)
-        crops = training_crops(recipe, self._asked.image_size, drawn, *_sizes(pixels))
-        images = self._augment(self._cut(pixels, crops), epoch, samples)
+        crops = training_crops(recipe, size, drawn, *_sizes(pixels))
+        images = self._augment(self._cut(pixels, crops, size), epoch, samples)
         images = self._normaliser.train([images], epoch, samples)
         sizes = [len(batch.samples) for batch in block]
         parts = zip(block, images.split(sizes), labels.split(sizes), strict=True)
@@ -69,10 +69,10 @@ class InMemorySource:
         pixels, labels = (tensor.index_select(0, index) for tensor in self._evaluation)
         size = self._asked.image_size
         crops = centre_crops(size, evaluation_side(size, self._asked.recipe.eval_crop), *_sizes(pixels))
-        return self._normaliser.normalise([self._cut(pixels, crops)], len(samples)), labels
+        return self._evaluation_normaliser.normalise([self._cut(pixels, crops, size)], len(samples)), labels
 
-    def _cut(self, pixels: Tensor, crops: Crops) -> Tensor:
-        return cut(pixels, crops, self._asked.image_size, self._asked.recipe.interpolation)
+    def _cut(self, pixels: Tensor, crops: Crops, size: int) -> Tensor:
+        return cut(pixels, crops, size, self._asked.recipe.interpolation)
 
     def close(self) -> None:
         """Free the images."""

@@ -28,7 +28,8 @@ class Pipeline(NamedTuple):
     data: Data
     recipe: Recipe
     batch: Batch
-    image_size: int
+    image_size: int  # side of an evaluation image
+    train_side: int
     seed: int
     workers: int
 
@@ -36,6 +37,10 @@ class Pipeline(NamedTuple):
     def of(cls, settings: Settings) -> "Pipeline":
         """That part of a run's settings."""
         return cls(*(getattr(settings, name) for name in cls._fields))
+
+    def side(self, epoch: int | None) -> int:
+        """Side in pixels of the images of a training epoch, or (None) of an evaluation."""
+        return self.image_size if epoch is None else self.train_side
 
 
 class DataSource(Protocol):
@@ -73,6 +78,14 @@ class SampledBatch(NamedTuple):
     samples: np.ndarray  # int64 (B,)
 
 
+COPIES = 2**40  # copy c of training image i is sample i + c * COPIES, so that its augmentation is its own
+
+
+def images_of(samples: np.ndarray) -> np.ndarray:
+    """The training images that are shown by `samples`, of which several may be copies of one (recipe.repeats)."""
+    return samples % COPIES
+
+
 def steps_per_epoch(train_size: int, batch_size: int) -> int:
     """floor(N / batch.size) optimizer steps; ConfigError where that is none."""
     if batch_size > train_size:
@@ -83,19 +96,25 @@ def steps_per_epoch(train_size: int, batch_size: int) -> int:
     return train_size // batch_size
 
 
-def sample_batches(
-    seed: int, epoch: int, train_size: int, batch_size: int, micro_size: int, steps: range, micro: range
-) -> Iterator[SampledBatch]:
+def sample_batches(asked: Pipeline, epoch: int, train_size: int, steps: range, micro: range) -> Iterator[SampledBatch]:
     """The micro batches of one rank, in training order.
 
     An epoch is a permutation of the training images; step s takes batch.size of them from s * batch.size on, and micro
     batch m of it batch.micro of these. The images that are left over at the end are not seen in this epoch.
+
+    With recipe.repeats = k each image of the permutation stands there k times in a row, and as many images fewer are
+    seen (Hoffer et al., arXiv 1901.09335). A step's samples are then dealt out to its micro batches one by one, so that
+    neighbours, the copies of an image, fall into different ones, as torchvision's RASampler deals them out to ranks.
     """
-    order = permutation(derive("order", seed, epoch), train_size)
+    size, per_step, repeats = asked.batch.micro, asked.batch.size, asked.recipe.repeats
+    order = permutation(derive("order", asked.seed, epoch), train_size)
+    if repeats > 1:
+        copies = np.arange(repeats) * COPIES
+        order = (order[: -(-train_size // repeats), None] + copies).ravel()[:train_size]
     for step in steps:
-        batch = order[step * batch_size : (step + 1) * batch_size]
+        batch = order[step * per_step : (step + 1) * per_step]
         for index in micro:
-            samples = batch[index * micro_size : (index + 1) * micro_size]
+            samples = batch[index * size : (index + 1) * size] if repeats == 1 else batch[index :: per_step // size]
             if len(samples):
                 yield SampledBatch(step, index, samples)
 

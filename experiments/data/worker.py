@@ -17,7 +17,7 @@ from experiments.data.augment.crops import centre_crops, draw_crops, evaluation_
 from experiments.data.augment.normalise import Augmenter
 from experiments.data.decode import UnreadableImage, View, load_crops
 from experiments.data.in_memory import keep_freed_memory
-from experiments.data.source import Pipeline
+from experiments.data.source import Pipeline, images_of
 from experiments.data.splits import ImageFiles
 from experiments.randomness import derive
 
@@ -27,7 +27,7 @@ REPLACEMENTS = 32  # images of the same class that are tried in place of an unre
 
 
 class Chunk(NamedTuple):
-    """An order to a worker: the images `samples` of the training set in an epoch, or (None) of the evaluation set."""
+    """An order to a worker: `samples` of the training set in an epoch, or (None) of the evaluation set."""
 
     epoch: int | None
     samples: np.ndarray
@@ -44,7 +44,7 @@ class LoadedChunk(NamedTuple):
 class ChunkDataset(torch.utils.data.Dataset[LoadedChunk]):
     """Maps a Chunk to its LoadedChunk images; a function of nothing else, so that any worker may do it.
 
-    `augment` applies RandAugment too: to a chunk of the training set, where no GPU does it better.
+    `augment` is applied too: to a chunk of the training set, where no GPU does it better.
     """
 
     def __init__(
@@ -53,14 +53,15 @@ class ChunkDataset(torch.utils.data.Dataset[LoadedChunk]):
         self.asked, self.train, self.evaluation, self.augment = asked, train, evaluation, augment
 
     def __getitem__(self, chunk: Chunk) -> LoadedChunk:
-        data, size = self.asked.data, self.asked.image_size
+        data, size = self.asked.data, self.asked.side(chunk.epoch)
         images = torch.empty(len(chunk.samples), data.channels, size, size, dtype=torch.uint8)
         files = self.train if chunk.epoch is not None else self.evaluation
         damaged: list[tuple[str, str]] = []
-        for position, image in enumerate(self._load(files, chunk.samples, chunk)):
+        for position, image in enumerate(self._load(files, images_of(chunk.samples), chunk)):
             if isinstance(image, UnreadableImage):
                 only = chunk._replace(samples=chunk.samples[position : position + 1])
-                name = files.names[only.samples[0]]
+                (sample,) = images_of(only.samples)
+                name = files.names[sample]
                 damaged.append((name, str(image)))
                 replacement = self._replacement(files, only, damaged)
                 if replacement is None:
@@ -75,12 +76,12 @@ class ChunkDataset(torch.utils.data.Dataset[LoadedChunk]):
         """The files `candidates`, cut out as is due to the chunk's images, however many or few these are."""
         asked = self.asked
         paths = [files.root / files.names[candidate] for candidate in candidates]
-        how = (asked.image_size, asked.data.channels, asked.recipe.interpolation)
+        how = (asked.side(chunk.epoch), asked.data.channels, asked.recipe.interpolation)
         return load_crops(paths, self._view(chunk), *how)
 
     def _view(self, chunk: Chunk) -> View:
         """Which part to show of each of the chunk's images, once their sizes are known."""
-        asked, size = self.asked, self.asked.image_size
+        asked, size = self.asked, self.asked.side(chunk.epoch)
         if chunk.epoch is None:
             return partial(centre_crops, size, evaluation_side(size, asked.recipe.eval_crop))
         drawn = draw_crops(asked.recipe, (asked.seed, chunk.epoch), chunk.samples)
@@ -88,7 +89,7 @@ class ChunkDataset(torch.utils.data.Dataset[LoadedChunk]):
 
     def _replacement(self, files: ImageFiles, only: Chunk, damaged: list[tuple[str, str]]) -> Tensor | None:
         """The first readable one of other images of the same class as the chunk's only one."""
-        for candidate in self._candidates(files, int(only.samples[0])):
+        for candidate in self._candidates(files, int(images_of(only.samples)[0])):
             image = self._load(files, np.array([candidate]), only)[0]
             if not isinstance(image, UnreadableImage):
                 return image
@@ -132,7 +133,7 @@ def start_worker(may_end: Event, _: int) -> None:
     keep_freed_memory()
 
 
-def chunks_of(epoch: int | None, samples: np.ndarray, image_size: int, workers: int) -> list[Chunk]:
+def chunks_of(epoch: int | None, samples: np.ndarray, side: int, workers: int) -> list[Chunk]:
     """The chunks of a batch, of which every worker gets its share."""
-    size = max(1, min(MOST_IMAGES, MOST_PIXELS // image_size**2, -(-len(samples) // max(1, workers))))
+    size = max(1, min(MOST_IMAGES, MOST_PIXELS // side**2, -(-len(samples) // max(1, workers))))
     return [Chunk(epoch, samples[start : start + size]) for start in range(0, len(samples), size)]

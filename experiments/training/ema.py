@@ -21,7 +21,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move one optimizer step towards the network."""
+        """Move towards the network, by 1 - decay of the way."""
         torch._foreach_lerp_(self._averaged, self._averaged_sources, weight=1.0 - self.decay)
         if self._copied:
             torch._foreach_copy_(self._copied, self._copied_sources)

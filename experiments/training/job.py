@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.config.identity import Identity
+from experiments.config.registry import LOSSES
 from experiments.config.settings import Settings
 from experiments.data import DataSource
 from experiments.randomness import derive
@@ -17,6 +18,7 @@ from experiments.store.checkpoint import Checkpoints, size_limit
 from experiments.store.run_dir import RunDir
 from experiments.training.batches import BatchLayout
 from experiments.training.ema import Ema
+from experiments.training.losses import Loss
 from experiments.training.mixing import Mixing
 from experiments.training.optim import build_optimizer, learning_rate
 from experiments.training.progress import Reporter
@@ -60,6 +62,7 @@ class Job:
     source: DataSource
     layout: BatchLayout
     mixing: Mixing
+    loss: Loss
     state: TrainState
     network: nn.Module  # the state's model, wrapped for several ranks
     losses: LossLog
@@ -106,6 +109,7 @@ class Job:
             source=source,
             layout=layout,
             mixing=Mixing.of(settings.recipe, source.num_classes),
+            loss=LOSSES[settings.recipe.loss].load(),
             state=state,
             network=ranks.wrap(state.model, device),
             losses=LossLog(settings.logger.log_every, device),

@@ -16,7 +16,6 @@ from experiments.errors import InterruptedRun
 from experiments.randomness import derive
 from experiments.runtime.device import autocast
 from experiments.training.job import Job
-from experiments.training.mixing import loss_of
 from experiments.training.optim import set_learning_rate
 from experiments.training.summary import chance_warning
 from experiments.training.validate import Validation, validate
@@ -92,7 +91,7 @@ def _flag_chance(job: Job, epoch: int) -> None:
     total = job.settings.recipe.epochs
     if not job.ranks.main or epoch not in (max(1, total // 4), total):
         return
-    warning = chance_warning(job.run_dir.history(), job.source.num_classes, job.settings.design)
+    warning = chance_warning(job.run_dir.history(), job.source.num_classes, job.settings.design, job.loss)
     if warning:
         log.warning("%s", warning)
 
@@ -137,7 +136,7 @@ def train_step(job: Job, batches: Iterable[MicroBatch]) -> Tensor:
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad()
-    if state.ema is not None:
+    if state.ema is not None and (step + 1) % job.settings.recipe.ema_every == 0:
         state.ema.update()
     return total
 
@@ -149,7 +148,7 @@ def forward(job: Job, batch: MicroBatch, step: int) -> Tensor:
     torch.manual_seed(derive("noise", seed, step, batch.index))
     with autocast(job.settings.precision, job.device):
         logits = job.network(images)
-    return loss_of(logits, targets, job.mixing.smoothing)
+    return job.loss.of(logits, targets, job.mixing.smoothing)
 
 
 def _gradients_shared(network: nn.Module, last: bool) -> contextlib.AbstractContextManager:

@@ -1,4 +1,4 @@
-"""Mixup, CutMix and the loss that goes with them.
+"""Mixup and CutMix.
 
 Draws the same numbers in the same order as timm's `Mixup` (per batch), from a generator of its own that is seeded for
 every micro batch; the tests hold the two equal bit for bit. timm itself is not imported: it costs seconds at start.
@@ -8,13 +8,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.config.settings import Recipe
 from experiments.randomness import derive
 from experiments.runtime.device import one_thread
+from experiments.training.losses import smoothed
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,7 @@ class Mixing:
 
     def _targets(self, labels: Tensor, share: float) -> Tensor:
         """(B, classes) probabilities: smoothed labels, `share` of their own and the rest of the partner's."""
-        off = self.smoothing / self.classes
-        hot = torch.full((len(labels), self.classes), off, device=labels.device)
-        hot.scatter_(1, labels.view(-1, 1), 1.0 - self.smoothing + off)
+        hot = smoothed(labels, self.classes, self.smoothing)
         return hot * share + hot.flip(0) * (1.0 - share)
 
 
@@ -76,11 +73,3 @@ def _paste(images: Tensor, share: float, draw: np.random.RandomState) -> float:
     box = images[:, :, top:bottom, left:right]
     box.copy_(box.flip(0))
     return 1.0 - (bottom - top) * (right - left) / float(height * width)
-
-
-def loss_of(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Mean cross-entropy of (B, classes) `logits` in fp32; `smoothing` applies to class indices only.
-
-    Probabilities from `Mixing` are smoothed already.
-    """
-    return F.cross_entropy(logits.float(), targets, label_smoothing=0.0 if targets.ndim == 2 else smoothing)

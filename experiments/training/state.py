@@ -60,7 +60,7 @@ class TrainState:
 
     def tensors(self, ranks: Ranks) -> dict[str, Tensor]:
         """All tensors of the state; with several ranks also the others' running averages, as `rank<i>.<name>`."""
-        tensors = self.networks() | self._optimizer_tensors()
+        tensors = self.networks() | self._optimizer_tensors() | self._counts()
         if ranks.world_size > 1:
             for rank, averages in enumerate(ranks.gather(self.running_averages())):
                 tensors |= {f"rank{rank}.{name}": tensor for name, tensor in averages.items()}
@@ -74,7 +74,9 @@ class TrainState:
         """Put a saved state back, bit for bit. Raises StorageError when it is not the state of such a run."""
         averages = {name: tensor for name, tensor in tensors.items() if name.startswith("rank")}
         moments = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
-        saved = {name: tensor for name, tensor in tensors.items() if name not in averages and name not in moments}
+        counts = {name: tensor for name, tensor in tensors.items() if name.startswith("groups.")}
+        apart = averages | moments | counts
+        saved = {name: tensor for name, tensor in tensors.items() if name not in apart}
         live = self.networks()
         _check_shapes(live, saved)
         for name, tensor in live.items():
@@ -82,7 +84,7 @@ class TrainState:
         for name, tensor in self.running_averages().items():
             if averages:
                 tensor.copy_(_average_for(name, averages, record["ranks"], ranks))
-        self._restore_optimizer(moments)
+        self._restore_optimizer(moments, counts)
         self.scaler.load_state_dict(record["scaler"])
         self.counters = Counters(**{name: record["counters"][name] for name in LAYOUT})
 
@@ -105,7 +107,16 @@ class TrainState:
             if isinstance(value, Tensor)
         }
 
-    def _restore_optimizer(self, moments: Mapping[str, Tensor]) -> None:
+    def _counts(self) -> dict[str, Tensor]:
+        """What an optimizer keeps per group of parameters: LAMB its steps, on the host."""
+        return {
+            f"groups.{index}.{key}": value
+            for index, group in enumerate(self.optimizer.param_groups)
+            for key, value in group.items()
+            if isinstance(value, Tensor)
+        }
+
+    def _restore_optimizer(self, moments: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> None:
         """Moments take the layout of their parameter in memory, as the optimizer itself would have created them."""
         keys = {name.rsplit(".", 1)[1] for name in moments}
         expected = {f"optimizer.{name}.{key}" for name, _ in self._parameters() for key in keys}
@@ -116,6 +127,10 @@ class TrainState:
                 value = moments[f"optimizer.{name}.{key}"]
                 like = torch.empty_like(parameter) if value.shape == parameter.shape else value.to(parameter.device)
                 self.optimizer.state[parameter][key] = like.detach().copy_(value)
+        groups = {f"groups.{index}": group for index, group in enumerate(self.optimizer.param_groups)}
+        for name, value in counts.items():
+            place, key = name.rsplit(".", 1)
+            groups[place][key] = value.clone()
 
 
 def _check_shapes(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

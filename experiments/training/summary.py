@@ -11,6 +11,7 @@ import torch
 
 from experiments.store.run_dir import public
 from experiments.training.job import Job
+from experiments.training.losses import Loss
 from roadmap import Design, complexity_of
 
 PACKAGES = ("convnext-roadmap", "torch", "torchvision", "timm", "numpy", "safetensors")
@@ -29,7 +30,7 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
     )
     published = settings.design.replace(**at_published_size(settings.regime))
     paper = complexity_of(published, image_size=224, num_classes=1000)
-    warning = chance_warning(history, source.num_classes, settings.design)
+    warning = chance_warning(history, source.num_classes, settings.design, job.loss)
     return {
         "run_id": job.identity.run_id,
         "config_id": job.identity.config_id,
@@ -59,19 +60,23 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
     }
 
 
-def chance_warning(history: Sequence[dict[str, Any]], classes: int, design: Design) -> str | None:
-    """One line when no epoch's training or validation loss was clearly below that of guessing, ln(classes).
+def chance_warning(history: Sequence[dict[str, Any]], classes: int, design: Design, loss: Loss) -> str | None:
+    """One line when no epoch's training or validation loss was clearly below that of guessing.
 
-    Guessing costs this much whatever the targets are, smoothed and mixed ones included. The validation loss alone tells
-    nothing as long as BatchNorm's averages lag behind the network.
+    Guessing costs ln(classes) in evaluation and `loss.guessing` in training, smoothed and mixed targets included. The
+    validation loss alone tells nothing as long as BatchNorm's averages lag behind the network.
     """
     if not history or (design.norm == "bn" and history[-1]["step"] < AVERAGED):
         return None
-    if min(min(line["train_loss"], line["loss"]) for line in history) < CHANCE * math.log(classes):
+    trained, evaluated = (min(line[name] for line in history) for name in ("train_loss", "loss"))
+    if trained < CHANCE * loss.guessing(classes) or evaluated < CHANCE * math.log(classes):
         return None
+    level = f"ln {classes} = {math.log(classes):.3f}"
+    if loss.guessing(classes) != math.log(classes):
+        level += f", {loss.guessing(classes):.3f} in training"
     return (
-        f"neither the training nor the validation loss ever left chance level (ln {classes} = {math.log(classes):.3f}):"
-        " nothing was learned. Likely causes: a learning rate that is far too small or too large (the highest was"
+        f"neither the training nor the validation loss ever left chance level ({level}): nothing was learned."
+        " Likely causes: a learning rate that is far too small or too large (the highest was"
         f" {max(line['lr'] for line in history):.3g}), labels that do not belong to the images, images without content"
     )
 

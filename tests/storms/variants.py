@@ -21,6 +21,10 @@ EVERYTHING_ON = (
     "recipe.clip_grad=5.0",
     "recipe.erasing=0.5",
 )  # mixup, cutmix, RandAugment, crops, flips, label smoothing are the recipe's own
+LATER = (  # what the recipes of the other ladders add
+    *("recipe.optimizer=lamb", "recipe.loss=bce", "recipe.trivial_augment=true", "recipe.repeats=2"),
+    *("recipe.train_scale=0.75", "recipe.ema_every=3", "recipe.dropout=0.2"),
+)
 SYNTHETIC = ("data=synthetic", "data.train_images=96", "data.eval_images=32")
 
 
@@ -44,9 +48,12 @@ def _of(step: str, *overrides: str, name: str = "", folder: bool = False) -> Var
 
 # 5 epochs of 12 steps of two accumulated micro batches; precision fp16 switches the loss scaler on.
 SIXTY_STEPS = ("recipe.epochs=5", "batch.size=8", "batch.micro=4", "precision=fp16")
-RESUMED = tuple(
-    _of(step, *EVERYTHING_ON, *SIXTY_STEPS)
-    for step in ("enhanced_recipe", "depthwise", "kernel_7", "layer_norm", "separate_downsampling")
+RESUMED = (
+    *(
+        _of(step, *EVERYTHING_ON, *SIXTY_STEPS)
+        for step in ("enhanced_recipe", "depthwise", "kernel_7", "layer_norm", "separate_downsampling")
+    ),
+    _of("kernel_7", *EVERYTHING_ON, *LATER, *SIXTY_STEPS, name="kernel_7, later keys"),
 )
 
 # 3 epochs of 6 steps, a checkpoint every second step.
@@ -60,5 +67,8 @@ KILLED = (
     _of("kernel_7", *EVERYTHING_ON, *EIGHTEEN_STEPS, *_SIZE_FOLDER, "workers=0", name="folder, 0 workers", folder=True),
     _of("kernel_7", *EVERYTHING_ON, *EIGHTEEN_STEPS, *_SIZE_FOLDER, "workers=1", name="folder, 1 worker", folder=True),
     _of("kernel_7", *EVERYTHING_ON, *EIGHTEEN_STEPS, *_SIZE_FOLDER, "workers=2", name="folder, 2 workers", folder=True),
+    _of(
+        "kernel_7", *EVERYTHING_ON, *LATER, *EIGHTEEN_STEPS, *_SIZE_FOLDER, "workers=1", name="later keys", folder=True
+    ),
 )
 FAULTED = KILLED[1]

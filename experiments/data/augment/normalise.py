@@ -1,4 +1,4 @@
-"""From cut-out 8-bit images to what the network sees: RandAugment, normalisation, random erasing, on the device."""
+"""From cut-out 8-bit images to what the network sees: augmentation, normalisation, random erasing, on the device."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from experiments.config.settings import Data, Recipe
+from experiments.data.augment import trivialaugment
 from experiments.data.augment.crops import erasing_boxes
 from experiments.data.augment.operations import augment
 from experiments.data.augment.randaugment import draw, parse_policy
@@ -19,26 +20,35 @@ CACHED = 2**19  # values that a CPU normalises at once, 2 MiB: what lies between
 
 
 class Augmenter:
-    """RandAugment of one run, on whatever device the images are; a function of (seed, epoch, sample) for each image."""
+    """RandAugment and TrivialAugment of one run, in this order, on whatever device the images are.
+
+    What becomes of an image is a function of (seed, epoch, sample).
+    """
 
     def __init__(self, data: Data, recipe: Recipe, seed: int) -> None:
         self.seed, self.channels, self.interpolation = seed, data.channels, recipe.interpolation
         self.policy = parse_policy(recipe.randaugment) if recipe.randaugment else None
-        # what geometric operations show outside the image: the mean colour, as timm has it
+        self.trivial = recipe.trivial_augment
+        # what geometric operations show outside the image: the mean colour in RandAugment, as timm has it, and black
+        # in TrivialAugment, as torchvision has it
         self.fill = tuple(min(255, round(255 * value)) for value in data.mean)
 
     def __call__(self, images: Tensor, epoch: int, samples: np.ndarray) -> Tensor:
         """Augment uint8 (B, C, S, S), perhaps in place; C may be 1 in a grey set that is shown in colour."""
-        if self.policy is None:
-            return images
-        if images.shape[1] < self.channels and len(set(self.fill)) > 1:
-            images = images.expand(-1, self.channels, -1, -1)
-        draws = draw(self.policy, (self.seed, epoch), samples)
-        return augment(images.contiguous(), draws, self.interpolation, self.fill)
+        keys = (self.seed, epoch)
+        if self.policy is not None:
+            if images.shape[1] < self.channels and len(set(self.fill)) > 1:
+                images = images.expand(-1, self.channels, -1, -1)
+            draws = draw(self.policy, keys, samples)
+            images = augment(images.contiguous(), draws, self.interpolation, self.fill)
+        if self.trivial:
+            draws = trivialaugment.draw(keys, samples, images.shape[3])
+            images = augment(images.contiguous(), draws, self.interpolation, (0,) * self.channels)
+        return images
 
 
 class Normaliser:
-    """The steps after cutting and RandAugment, for one run on one device."""
+    """The steps after cutting and augmenting, for images of one size on one device."""
 
     def __init__(self, data: Data, erasing: float, seed: int, size: int, device: torch.device) -> None:
         """`erasing` is a probability, `size` the side in pixels."""

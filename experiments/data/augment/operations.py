@@ -1,4 +1,4 @@
-"""RandAugment's operations on a batch, each with its own argument per image, as Pillow computes them.
+"""RandAugment's and TrivialAugment's operations on a batch, with an argument per image, as Pillow computes them.
 
 Images are uint8 (n, C, H, W) between operations, as in Pillow. All 15 operations fall into four kinds, so a layer costs
 a handful of kernels however many operations it mixes: a table of 256 entries per image and channel, a shift of every

@@ -57,6 +57,7 @@ TOP = {
 # What a key needs beside it to have an effect or to be possible.
 PARTNERS = {
     "recipe.momentum": ["recipe.optimizer=sgd"],
+    "recipe.ema_every": ["recipe.ema=0.9"],
     "recipe.decay_every": ["recipe.schedule=steps"],
     "recipe.decay_factor": ["recipe.schedule=steps"],
     "recipe.crop_scale": ["recipe.crop=resized"],

@@ -70,6 +70,15 @@ def test_a_bare_run_is_the_baseline_with_the_enhanced_recipe() -> None:
     assert run_id(bare) == run_id(settings("+step=enhanced_recipe"))
 
 
+# Neither recipe has what later ladders added.
+OFF = {
+    "ema_every": 1,
+    "loss": "cross_entropy",
+    "trivial_augment": False,
+    "dropout": 0,
+    "repeats": 1,
+    "train_scale": 1,
+}
 # The paper, Table 5 and Appendix A.1; EMA is off in the roadmap.
 TABLE_5 = {
     "epochs": 300,
@@ -129,8 +138,8 @@ TORCHVISION = {
     "eval_crop": 224 / 256,
 }
 RECIPE_TABLES = {
-    "enhanced": (TABLE_5, {"size": 4096, "micro": 128}, 4e-3, {"name", "lr", "without", "momentum"}),
-    "original": (TORCHVISION, {"size": 256, "micro": 32}, 0.1, {"name", "lr", "without", "betas", "min_lr"}),
+    "enhanced": (TABLE_5 | OFF, {"size": 4096, "micro": 128}, 4e-3, {"name", "lr", "without", "momentum"}),
+    "original": (TORCHVISION | OFF, {"size": 256, "micro": 32}, 0.1, {"name", "lr", "without", "betas", "min_lr"}),
 }
 
 
@@ -293,9 +302,20 @@ def test_accumulation() -> None:
 # --- techniques by name
 
 
+TYPED = {  # those that no recipe file of ours switches on
+    "ema": ("recipe.ema=0.99",),
+    "clip_grad": ("recipe.clip_grad=1",),
+    "bce": ("recipe.loss=bce",),
+    "trivial_augment": ("recipe.trivial_augment=true",),
+    "repeats": ("recipe.repeats=4",),
+    "fixres": ("recipe.train_scale=0.8",),
+    "dropout": ("recipe.dropout=0.2",),
+}
+
+
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_each_technique_can_be_taken_away(name: str) -> None:
-    on = {"ema": ("recipe.ema=0.99",), "clip_grad": ("recipe.clip_grad=1",)}.get(name, ())
+    on = TYPED.get(name, ())
     common = ("budget=paper", "data=imagenet", "recipe=enhanced")
     if on:  # a technique that was typed cannot be taken away by name as well
         with pytest.raises(ConfigError, match=f"recipe.without={name} contradicts"):
@@ -354,6 +374,11 @@ def test_run_id_covers_what_changes_the_result_and_nothing_else() -> None:
         "regime=micro",
         "add=[gelu]",
         "recipe.mixup=0.1",
+        "recipe.optimizer=lamb",
+        "recipe.loss=bce",
+        "recipe.trivial_augment=true",
+        "recipe.repeats=4",
+        "recipe.train_scale=0.75",
         "data.eval_images=100",
         "data.holdout=0.1",
         "recipe.lr=1e-3",

@@ -11,6 +11,7 @@ from experiments.config.settings import Data, Logger, Recipe
 
 TABLES = {
     (Recipe, "optimizer"): registry.OPTIMIZERS,
+    (Recipe, "loss"): registry.LOSSES,
     (Recipe, "schedule"): registry.SCHEDULES,
     (Recipe, "crop"): registry.CROPS,
     (Data, "reader"): registry.READERS,
@@ -36,7 +37,7 @@ def test_every_line_leads_to_code_and_names_keys_that_exist(key: str, name: str,
 
 
 def test_a_key_is_unread_exactly_where_the_choice_does_not_list_it() -> None:
-    found = dict(registry.unread({"optimizer": "sgd", "schedule": "constant", "crop": "resized"}))
+    found = dict(registry.unread({"optimizer": "sgd", "loss": "bce", "schedule": "constant", "crop": "resized"}))
     assert found == {
         "betas": "recipe.optimizer=sgd",
         "min_lr": "recipe.schedule=constant",

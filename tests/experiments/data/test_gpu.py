@@ -17,8 +17,9 @@ def data(request: pytest.FixtureRequest, tmp_path) -> Data:
     return Data(name="synthetic", reader="synthetic", train_images=256, eval_images=20)
 
 
-def test_a_gpu_computes_what_the_cpu_computes(data):
-    settings = settings_for(data, batch=Batch(64, 32), workers=2)
+@pytest.mark.parametrize("recipe", [{}, {"randaugment": None, "trivial_augment": True, "train_scale": 0.75}])
+def test_a_gpu_computes_what_the_cpu_computes(data, recipe):
+    settings = settings_for(data, recipe, batch=Batch(64, 32), workers=2)
     ours, theirs = (open_data(settings, device=device) for device in ("cuda", "cpu"))
     for a, b in zip(batches(ours, range(2)), batches(theirs, range(2)), strict=True):
         assert a.images.is_contiguous(memory_format=torch.channels_last) and torch.equal(a.labels.cpu(), b.labels)

@@ -3,6 +3,8 @@
 An operand that was left on the CPU is an error here, and so is a result that the host would have to wait for.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -32,12 +34,21 @@ def data(request: pytest.FixtureRequest, tmp_path) -> Data:
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument")
-@pytest.mark.parametrize("crop", ["resized", "shift"])
-def test_every_operation_of_an_epoch_runs_on_the_gpu(without_content: FakeTensorMode, data: Data, crop: str) -> None:
-    settings = settings_for(data, batch=Batch(64, 32), recipe={"crop": crop})
+@pytest.mark.parametrize(
+    ("recipe", "side"),
+    [
+        ({"crop": "resized"}, 32),
+        ({"crop": "shift"}, 32),
+        ({"trivial_augment": True, "repeats": 2, "train_scale": 0.75}, 24),
+    ],
+)
+def test_every_operation_of_an_epoch_runs_on_the_gpu(
+    without_content: FakeTensorMode, data: Data, recipe: dict[str, Any], side: int
+) -> None:
+    settings = settings_for(data, batch=Batch(64, 32), recipe=recipe)
     with without_content:
         source = open_data(settings, device=GPU)
-    mixing, shape = Mixing.of(settings.recipe, source.num_classes), (32, source.in_chans, 32, 32)
+    mixing, shape = Mixing.of(settings.recipe, source.num_classes), (32, source.in_chans, side, side)
     batches = source.train(0, range(2), range(2))  # torch's loader draws a number here, which must have a value
     with without_content:
         for batch in batches:

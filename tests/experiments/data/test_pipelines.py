@@ -8,7 +8,9 @@ import torch
 
 from experiments.config.settings import Batch, Data
 from experiments.data import DataSource, open_data, steps_per_epoch
+from experiments.data.source import Pipeline, images_of, sample_batches
 from experiments.errors import ConfigError
+from experiments.randomness import derive, permutation
 from tests.experiments.data.sources import SYNTHETIC, batches, make_folders, same, settings_for, source_for
 
 pytestmark = pytest.mark.numeric
@@ -44,20 +46,25 @@ def test_batches_have_the_promised_form(data):
     source.close()
 
 
+LATER = {"trivial_augment": True, "repeats": 3, "train_scale": 0.75}
+
+
+@pytest.mark.parametrize("recipe", [{}, LATER], ids=["published", "later"])
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_every_start_step_and_worker_count_gives_the_same_batches(data, workers):
-    expected = batches(source_for(data, batch=SMALL), range(STEPS), epoch=2)
-    source = source_for(data, batch=SMALL, workers=workers)
+def test_every_start_step_and_worker_count_gives_the_same_batches(data, workers, recipe):
+    expected = batches(source_for(data, recipe, batch=SMALL), range(STEPS), epoch=2)
+    source = source_for(data, recipe, batch=SMALL, workers=workers)
     for start in range(STEPS):
         assert same(batches(source, range(start, STEPS), epoch=2), expected[2 * start :])
     assert not same(batches(source, range(STEPS), epoch=3), expected)
     source.close()
 
 
-def test_ranks_share_the_micro_batches_of_one(data):
-    whole = batches(source_for(data, batch=SMALL), range(STEPS))
+@pytest.mark.parametrize("recipe", [{}, LATER], ids=["published", "later"])
+def test_ranks_share_the_micro_batches_of_one(data, recipe):
+    whole = batches(source_for(data, recipe, batch=SMALL), range(STEPS))
     for micro in (range(1), range(1, 2)):
-        source = open_data(settings_for(data, batch=SMALL), device="cpu")
+        source = open_data(settings_for(data, recipe, batch=SMALL), device="cpu")
         assert same(batches(source, range(STEPS), micro), [batch for batch in whole if batch.index in micro])
         source.close()
 
@@ -130,6 +137,53 @@ def test_an_epoch_sees_every_image_at_most_once_and_all_of_them_over_time(data):
             assert len(set(prints)) == 32
         seen |= set(prints)
     assert len(seen) >= 33
+
+
+def sampler_of_torchvision(order: np.ndarray, repeats: int, rank: int, ranks: int) -> np.ndarray:
+    """The images of a rank as torchvision's RASampler picks them: every `ranks`-th of an order with repeats."""
+    return np.repeat(order, repeats)[rank::ranks][: len(order) // ranks]
+
+
+@pytest.mark.parametrize("repeats, ranks", [(2, 4), (4, 2), (3, 4)])
+def test_copies_of_an_image_are_dealt_out_to_micro_batches_as_torchvision_does_to_ranks(repeats, ranks):
+    data, batch = replace(SYNTHETIC, train_images=64), Batch(4 * ranks, 4)
+    asked = Pipeline.of(settings_for(data, {"repeats": repeats}, batch=batch))
+    order = permutation(derive("order", asked.seed, 3), 64)
+    for rank in range(ranks):
+        found = [item.samples for item in sample_batches(asked, 3, 64, range(64 // batch.size), range(rank, rank + 1))]
+        expected = sampler_of_torchvision(order, repeats, rank, ranks)
+        assert images_of(np.concatenate(found)).tolist() == expected.tolist()
+        if ranks >= repeats:
+            assert all(len(set(images_of(samples))) == 4 for samples in found)
+
+
+def test_an_epoch_with_repeats_shows_so_many_copies_of_fewer_images_and_each_copy_once():
+    asked = Pipeline.of(settings_for(replace(SYNTHETIC, train_images=100), {"repeats": 4}, batch=Batch(16, 8)))
+    samples = np.concatenate([item.samples for item in sample_batches(asked, 0, 100, range(6), range(2))])
+    images, counts = np.unique(images_of(samples), return_counts=True)
+    assert len(images) == 24 and set(counts) == {4} and len(set(samples)) == 96
+    other = np.concatenate([item.samples for item in sample_batches(asked, 1, 100, range(6), range(2))])
+    assert set(images_of(other)) != set(images)
+
+
+def test_copies_of_an_image_differ_and_the_first_is_that_of_an_epoch_without_repeats(data):
+    once = source_for(data, {"erasing": 0.0}, batch=Batch(34, 34))
+    thrice = source_for(data, {"erasing": 0.0, "repeats": 3}, batch=Batch(34, 34))
+    (one,), (three,) = batches(once, range(1), range(1)), batches(thrice, range(1), range(1))
+    for place in range(34 // 3):
+        copies = three.images[3 * place : 3 * place + 3]
+        assert torch.equal(copies[0], one.images[place])
+        assert not torch.equal(copies[1], copies[0]) and not torch.equal(copies[1], copies[2])
+        assert set(three.labels[3 * place : 3 * place + 3].tolist()) == {one.labels[place].item()}
+
+
+@pytest.mark.parametrize("scale, side", [(0.75, 24), (0.1, 8), (1.5, 48), (0.79, 25)])
+def test_training_images_have_a_size_of_their_own(data, scale, side):
+    source = source_for(data, {"train_scale": scale, "crop": "none"}, batch=SMALL)
+    plain = source_for(data, batch=SMALL)
+    assert batches(source, range(1))[0].images.shape == (4, 3, side, side)
+    for (images, _), (expected, _) in zip(source.evaluate(), plain.evaluate(), strict=True):
+        assert torch.equal(images, expected)
 
 
 @pytest.mark.parametrize("crop", ["resized", "shift", "none"])

@@ -26,6 +26,13 @@ SMALL = (
 )
 
 
+# What the recipes of the other ladders add, all at once.
+LATER = (
+    *("recipe.optimizer=lamb", "recipe.loss=bce", "recipe.trivial_augment=true", "recipe.repeats=2"),
+    *("recipe.train_scale=0.75", "recipe.ema=0.9", "recipe.ema_every=3", "recipe.dropout=0.2"),
+)
+
+
 def settings_of(runs_dir: Path, *overrides: str, step: str = LN) -> Settings:
     """A run of four steps per epoch and two epochs, unless `overrides` say otherwise."""
     typed = _last_wins([f"+step={step}", *SMALL, *overrides, f"runs_dir={runs_dir}"])

@@ -13,7 +13,8 @@ from experiments.errors import ConfigError
 from experiments.runtime.device import pick_device
 from experiments.runtime.distributed import Rendezvous, find_rendezvous, first_host
 from experiments.training.batches import BatchLayout
-from experiments.training.mixing import Mixing, loss_of
+from experiments.training.losses import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, Loss
+from experiments.training.mixing import Mixing
 from experiments.training.progress import Reporter
 from experiments.training.summary import chance_warning
 from roadmap import Design
@@ -91,18 +92,19 @@ def test_unavailable_devices_are_refused() -> None:
         ((0.9, 1.0), (1.0, 1.1), 200, "ln", False),
     ],
 )
+@pytest.mark.parametrize(("kind", "guess"), [(CROSS_ENTROPY, math.log(10)), (BINARY_CROSS_ENTROPY, 0.32508)])
 def test_chance_level_is_flagged(
-    train: tuple[float, ...], loss: tuple[float, ...], steps: int, norm: str, flagged: bool
+    train: tuple[float, ...], loss: tuple[float, ...], steps: int, norm: str, flagged: bool, kind: Loss, guess: float
 ) -> None:
-    guess, per_epoch = math.log(10), steps // 2
+    per_epoch = steps // 2
     history = [
-        {"train_loss": a * guess, "loss": b * guess, "step": epoch * per_epoch, "lr": 1e-9}
+        {"train_loss": a * guess, "loss": b * math.log(10), "step": epoch * per_epoch, "lr": 1e-9}
         for epoch, (a, b) in enumerate(zip(train, loss, strict=True), start=1)
     ]
-    warning = chance_warning(history, 10, Design(norm=norm))
+    warning = chance_warning(history, 10, Design(norm=norm), kind)
     assert bool(warning) == flagged
     assert warning is None or ("chance level" in warning and "learning rate" in warning and "1e-09" in warning)
-    assert chance_warning([], 10, Design(norm=norm)) is None
+    assert chance_warning([], 10, Design(norm=norm), kind) is None
 
 
 def test_guessing_costs_the_same_with_every_kind_of_target() -> None:
@@ -110,7 +112,7 @@ def test_guessing_costs_the_same_with_every_kind_of_target() -> None:
     labels = torch.arange(8) % 10
     targets = mixing(torch.rand(8, 3, 8, 8), labels, 0, 0, 0)[1]
     for goal in (labels, targets):
-        assert loss_of(torch.zeros(8, 10), goal, 0.1).item() == pytest.approx(math.log(10), rel=1e-5)
+        assert CROSS_ENTROPY.of(torch.zeros(8, 10), goal, 0.1).item() == pytest.approx(math.log(10), rel=1e-5)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

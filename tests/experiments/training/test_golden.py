@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from timm.data import Mixup
-from timm.optim import param_groups_weight_decay
+from timm.loss import BinaryCrossEntropy
+from timm.optim import Lamb, param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from experiments.config.identity import RESULTS_VERSION
 from experiments.config.settings import Settings
-from experiments.config.techniques import TECHNIQUES
+from experiments.config.techniques import TECHNIQUES, is_on
 from experiments.data import DataSource, open_data, source
 from experiments.randomness import derive
 from experiments.training import job, loop, mixing, optim
@@ -27,6 +28,7 @@ from tests.experiments.training.runs import settings_of
 
 pytestmark = pytest.mark.numeric
 GOLDEN = read_golden()
+AWAITED = ("dropout",)  # techniques that no network has yet
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -55,6 +57,7 @@ def _plain_loop(settings: Settings, data: DataSource) -> Iterator[dict[str, floa
     model = build_in_fp64(settings.design, num_classes=data.num_classes, in_chans=data.in_chans)
     average = ModelEmaV3(model, decay=recipe.ema) if recipe.ema else None
     optimizer = _optimizer(model, settings)
+    loss_of = BinaryCrossEntropy(recipe.label_smoothing) if recipe.loss == "bce" else cross_entropy
     mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=data.num_classes)
     for epoch in range(recipe.epochs):
         losses = []
@@ -65,7 +68,7 @@ def _plain_loop(settings: Settings, data: DataSource) -> Iterator[dict[str, floa
                 images, labels = mixup(images, labels)
                 labels = labels.double()
             torch.manual_seed(derive("noise", seed, step, batch.index))
-            loss = cross_entropy(model.train()(images), labels)
+            loss = loss_of(model.train()(images), labels)
             (loss / parts).backward()
             losses.append(loss.item())
             if batch.index < parts - 1:
@@ -75,7 +78,7 @@ def _plain_loop(settings: Settings, data: DataSource) -> Iterator[dict[str, floa
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
             optimizer.step()
             optimizer.zero_grad()
-            if average:
+            if average and (step + 1) % recipe.ema_every == 0:
                 average.update(model)
         yield {
             "epoch": epoch + 1,
@@ -94,6 +97,8 @@ def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), 1.0, recipe.momentum, weight_decay=recipe.weight_decay)
     groups = param_groups_weight_decay(model, recipe.weight_decay)
+    if recipe.optimizer == "lamb":
+        return Lamb(groups, betas=recipe.betas, max_grad_norm=None)
     return torch.optim.AdamW(groups, betas=recipe.betas)
 
 
@@ -118,10 +123,11 @@ def _score(model: nn.Module, data: DataSource) -> dict[str, float]:
 # ---- a wrong engine is noticed
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES)
-def test_a_technique_that_is_ignored_shows(technique: str) -> None:
+@pytest.mark.parametrize("technique", [name for name in TECHNIQUES if name not in AWAITED])
+def test_a_technique_that_is_ignored_shows(technique: str, tmp_path: Path) -> None:
+    run = next(name for name in RUNS if is_on(settings_of(tmp_path, *RUNS[name]).recipe, technique))
     off = [f"recipe.{key}={'null' if value is None else value}" for key, value in TECHNIQUES[technique].items()]
-    assert not agrees(measure(*RUNS["enhanced"], *off), GOLDEN["runs"]["enhanced"])
+    assert not agrees(measure(*RUNS[run], *off), GOLDEN["runs"][run])
 
 
 @pytest.mark.parametrize(
@@ -133,6 +139,10 @@ def test_a_technique_that_is_ignored_shows(technique: str) -> None:
         ("original", "batch.micro=4"),
         ("original", "recipe.momentum=0.8"),
         ("original", "recipe.decay_factor=0.2"),
+        ("later", "recipe.optimizer=adamw"),
+        ("later", "recipe.betas=[0.9,0.99]"),
+        ("later", "recipe.repeats=4"),
+        ("later", "recipe.ema_every=4"),
     ],
 )
 def test_another_value_shows(name: str, value: str) -> None:

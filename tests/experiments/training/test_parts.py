@@ -1,6 +1,7 @@
 """The parts of the engine one by one, against timm's where it has the same part."""
 
 import copy
+import dataclasses
 import math
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from experiments.randomness import derive
 from experiments.runtime.device import compile_network, gradient_scaler
 from experiments.runtime.distributed import Ranks
 from experiments.training.ema import Ema
-from experiments.training.mixing import Mixing, loss_of
+from experiments.training.losses import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, Loss
+from experiments.training.mixing import Mixing
 from experiments.training.optim import build_optimizer, learning_rate, parameter_groups
 from experiments.training.state import TrainState
 from roadmap import build
@@ -29,6 +31,7 @@ ORIGINAL = Recipe(
     name="original", epochs=90, optimizer="sgd", base_lr=0.1, lr_batch=256, weight_decay=1e-4, decay_all=True,
     schedule="steps", warmup_epochs=0, label_smoothing=0, mixup=0, cutmix=0,
 )  # fmt: skip
+LAMB = dataclasses.replace(ENHANCED, optimizer="lamb")
 PER_EPOCH = 312  # 1,281,167 images in batches of 4096
 
 # epoch -> learning rate, worked out by hand from Table 5: 20 epochs from 0 to 4e-3, then half a cosine to 1e-6
@@ -116,8 +119,10 @@ def test_optimizer_is_fused_with_the_recipes_values(recipe: Recipe, name: str) -
     assert group["betas"] == (0.9, 0.999) if name == "AdamW" else group["momentum"] == 0.9
 
 
-@pytest.mark.parametrize("recipe", [ENHANCED, ORIGINAL])
-def test_optimizer_steps_as_torchs_own(recipe: Recipe) -> None:
+@pytest.mark.parametrize("recipe", [ENHANCED, ORIGINAL, LAMB])
+def test_optimizer_steps_as_torchs_or_timms_own(recipe: Recipe) -> None:
+    from timm.optim import Lamb
+
     torch.manual_seed(0)
     ours = nn.Linear(3, 3)
     theirs = copy.deepcopy(ours)
@@ -125,6 +130,8 @@ def test_optimizer_steps_as_torchs_own(recipe: Recipe) -> None:
     groups = parameter_groups(theirs, recipe)
     if recipe is ENHANCED:
         optimizers.append(torch.optim.AdamW(groups, lr=0.25, betas=recipe.betas, fused=True))
+    elif recipe is LAMB:
+        optimizers.append(Lamb(groups, lr=0.25, betas=recipe.betas, max_grad_norm=None))
     else:
         optimizers.append(torch.optim.SGD(groups, lr=0.25, momentum=recipe.momentum, fused=True))
     for network, optimizer in zip((ours, theirs), optimizers, strict=True):
@@ -137,7 +144,7 @@ def test_optimizer_steps_as_torchs_own(recipe: Recipe) -> None:
     assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
 
 
-@pytest.mark.parametrize("recipe", [ENHANCED, ORIGINAL, Recipe(optimizer="sgd", momentum=0.0)])
+@pytest.mark.parametrize("recipe", [ENHANCED, ORIGINAL, LAMB, Recipe(optimizer="sgd", momentum=0.0)])
 def test_a_skipped_first_step_leaves_no_trace(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """fp16 begins with steps that overflow: the loss scaler skips them, and what follows is as if they had not been."""
     uninitialised = torch.empty_like  # may hold anything: here NaN
@@ -153,9 +160,20 @@ def test_a_skipped_first_step_leaves_no_trace(recipe: Recipe, monkeypatch: pytes
             scaler.update(1.0)
             optimizer.zero_grad()
         moments = [value.tolist() for state in optimizer.state.values() for value in state.values()]
-        states.append(([parameter.tolist() for parameter in network.parameters()], moments))
+        counts = [float(group.get("step", 0)) for group in optimizer.param_groups]  # LAMB's
+        states.append(([parameter.tolist() for parameter in network.parameters()], moments, counts))
     assert states[0] == states[1]  # NaN equals nothing, itself included
-    assert bool(states[0][1]) == (recipe.optimizer == "adamw" or recipe.momentum > 0)
+    assert bool(states[0][1]) == (recipe.optimizer != "sgd" or recipe.momentum > 0)
+    assert any(states[0][2]) == (recipe is LAMB)
+
+
+def test_clipping_is_the_recipes_and_not_lambs() -> None:
+    """LAMB scales a layer's step to the layer's size, so a bias shows what its gradient was, in the first moment."""
+    network = nn.Linear(3, 3)
+    optimizer = build_optimizer(network, LAMB, 0.25)
+    network.bias.grad = torch.full((3,), 100.0)
+    optimizer.step()
+    assert optimizer.state[network.bias]["exp_avg"].tolist() == pytest.approx([10.0] * 3)
 
 
 def test_optimizer_leaves_the_compiler_unimported() -> None:
@@ -204,10 +222,49 @@ def test_mixing_depends_on_seed_step_and_index_only() -> None:
 
 def test_loss_is_plain_or_smoothed_or_soft() -> None:
     logits, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
-    assert loss_of(logits, labels, 0.0).item() == pytest.approx(F.cross_entropy(logits, labels).item())
+    assert CROSS_ENTROPY.of(logits, labels, 0.0).item() == pytest.approx(F.cross_entropy(logits, labels).item())
     soft = Mixing(0.8, 0.0, 0.5, 0.1, 4)._targets(labels, 1.0)
-    assert loss_of(logits, soft, 0.1).item() == pytest.approx(loss_of(logits, labels, 0.1).item())
-    assert loss_of(logits.bfloat16(), labels, 0.0).dtype == torch.float32
+    for loss in (CROSS_ENTROPY, BINARY_CROSS_ENTROPY):
+        assert loss.of(logits, soft, 0.1).item() == pytest.approx(loss.of(logits, labels, 0.1).item())
+        assert loss.of(logits.bfloat16(), labels, 0.0).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.0, 0.0), (0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("ours", "name"), [(CROSS_ENTROPY, "cross_entropy"), (BINARY_CROSS_ENTROPY, "bce")])
+def test_losses_equal_timm(ours: Loss, name: str, mixup: float, cutmix: float, smoothing: float) -> None:
+    """On labels, and on what each side's own mixup makes of them."""
+    from timm.data.mixup import Mixup
+    from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(6, 7, generator=generator), torch.randint(7, (6,), generator=generator)
+    goal = theirs = labels
+    if mixup or cutmix:
+        images = torch.randn(6, 3, 8, 8, generator=generator)
+        np.random.seed(derive("mixup", 3, 5, 0) % 2**32)
+        theirs = Mixup(mixup, cutmix, switch_prob=0.5, label_smoothing=smoothing, num_classes=7)(images, labels)[1]
+        goal = Mixing(mixup, cutmix, 0.5, smoothing, 7)(images, labels, 3, 5, 0)[1]
+        assert goal.ndim == 2 and ((goal > smoothing / 7 + 1e-6).sum(1) == 2).any()
+    plain = LabelSmoothingCrossEntropy(smoothing) if goal.ndim == 1 else SoftTargetCrossEntropy()
+    reference = plain if name == "cross_entropy" else BinaryCrossEntropy(smoothing)
+    assert ours.of(logits, goal, smoothing).item() == pytest.approx(reference(logits, theirs).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [CROSS_ENTROPY, BINARY_CROSS_ENTROPY])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_no_single_answer_to_all_classes_costs_less_than_guessing(loss: Loss, smoothing: float) -> None:
+    answer = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([answer], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def cost() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss.of(answer.expand(6, -1), torch.arange(6), smoothing)
+        value.backward()
+        return value
+
+    optimizer.step(cost)
+    assert cost().item() == pytest.approx(loss.guessing(6), rel=1e-5)
 
 
 def test_ema_equals_timm_with_batch_norm() -> None:
@@ -257,7 +314,7 @@ def test_any_number_of_blocks_is_compiled() -> None:
 
 
 def _loss_and_gradients(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
-    loss = loss_of(model(images), labels, 0.1)
+    loss = CROSS_ENTROPY.of(model(images), labels, 0.1)
     loss.backward()
     gradients = [parameter.grad for parameter in model.parameters()]
     return [loss.detach(), *(gradient for gradient in gradients if gradient is not None)]

@@ -21,6 +21,7 @@ from experiments.training import loop
 from experiments.training import run as engine
 from tests.experiments.training.runs import (
     BN,
+    LATER,
     LN,
     ROOT,
     command,
@@ -40,8 +41,8 @@ ENDLESS = ("recipe.epochs=5000", "data.train_images=512")
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("step, micro", [(BN, 32), (LN, 16)])
-def test_two_ranks_train_as_one(tmp_path: Path, step: str, micro: int) -> None:
+@pytest.mark.parametrize("step, micro, more", [(BN, 32, ()), (LN, 16, ()), (LN, 16, LATER)])
+def test_two_ranks_train_as_one(tmp_path: Path, step: str, micro: int, more: tuple[str, ...]) -> None:
     """20 steps of one effective batch in fp32: the losses of 2 gloo ranks and of 1 differ by less than 1e-6.
 
     Two micro batches per step are added up in the same order by both, so their losses are equal to the last bit. Four
@@ -51,7 +52,8 @@ def test_two_ranks_train_as_one(tmp_path: Path, step: str, micro: int) -> None:
     the BN design's validation loss differs slightly; the test bounds it.
     """
     for ranks in (1, 2):
-        done = launch(command(tmp_path / str(ranks), *TWENTY_STEPS, f"batch.micro={micro}", step=step, ranks=ranks))
+        asked = (*TWENTY_STEPS, *more, f"batch.micro={micro}")
+        done = launch(command(tmp_path / str(ranks), *asked, step=step, ranks=ranks))
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = (lines(only_run(tmp_path / name)) for name in ("1", "2"))
     assert len(one) == len(two) == 20
@@ -173,8 +175,9 @@ def test_no_secret_or_environment_variable_is_written(tmp_path: Path, logger: st
 
 
 @pytest.mark.numeric
-def test_the_number_of_data_workers_changes_nothing(tmp_path: Path) -> None:
-    """Decoding, cropping, RandAugment, erasing, mixup and CutMix over 0, 1 and 2 worker processes."""
+@pytest.mark.parametrize("more", [(), LATER], ids=["published", "later"])
+def test_the_number_of_data_workers_changes_nothing(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """Decoding, cropping, augmentation, erasing, mixup and CutMix over 0, 1 and 2 worker processes."""
     noise = np.random.default_rng(0)
     for split, count in {"train": 12, "val": 4}.items():
         for name in "abcd":
@@ -182,7 +185,7 @@ def test_the_number_of_data_workers_changes_nothing(tmp_path: Path) -> None:
             for index in range(count):
                 pixels = noise.integers(0, 256, (40 + index, 48, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "images" / split / name / f"{index}.png")
-    data = ("data=imagefolder", f"data.root={tmp_path / 'images'}", "image_size=32", "data.eval_images=16")
+    data = ("data=imagefolder", f"data.root={tmp_path / 'images'}", "image_size=32", "data.eval_images=16", *more)
     prints = []
     for workers in (0, 1, 2):
         runs_dir = tmp_path / f"runs{workers}"

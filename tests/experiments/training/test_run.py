@@ -14,6 +14,7 @@ from experiments.store.checkpoint import MANIFEST, Checkpoints
 from experiments.store.run_dir import RunDir
 from experiments.training import job, loop
 from experiments.training import run as engine
+from experiments.training.ema import Ema
 from experiments.training.job import build_state
 from experiments.training.loop import Job
 from experiments.training.summary import compose_result
@@ -21,6 +22,7 @@ from experiments.training.validate import Validation
 from roadmap import complexity_of
 from tests.experiments.training.runs import (
     BN,
+    LATER,
     LN,
     fingerprint,
     lines,
@@ -101,6 +103,35 @@ def test_top1_ema_is_that_of_the_averaged_weights(tmp_path: Path, monkeypatch: p
     assert (record["top1"], record["top1_ema"]) == (25, 75)
 
 
+def test_the_average_is_updated_at_every_kth_step_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four steps make an epoch: counted from its start, the second epoch would update after its third step, too."""
+    updates: list[int] = []
+    step, update = loop.train_step, Ema.update
+    done = [0]
+
+    def counted(*arguments: Any) -> Tensor:
+        done[0] += 1
+        return step(*arguments)
+
+    monkeypatch.setattr(loop, "train_step", counted)
+    monkeypatch.setattr(Ema, "update", lambda ema: updates.append(done[0]) or update(ema))
+    engine.run(settings_of(tmp_path, "recipe.ema=0.9", "recipe.ema_every=3", "recipe.epochs=3"))
+    assert updates == [3, 6, 9, 12]
+
+
+def test_fixres_trains_at_another_size_than_it_evaluates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record's cost is that of an evaluation image."""
+    seen = set()
+    forward = loop.forward
+    monkeypatch.setattr(
+        loop, "forward", lambda job, batch, step: seen.add(batch.images.shape[2:]) or forward(job, batch, step)
+    )
+    settings = settings_of(tmp_path, "recipe.train_scale=0.75", "recipe.epochs=1")
+    record = engine.run(settings)
+    assert seen == {(24, 24)}
+    assert record["gmacs"] == complexity_of(settings.design, image_size=32, num_classes=10).gmacs
+
+
 def test_clipping_does_not_see_the_loss_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """fp16's scaled gradients are unscaled first: a scale that is a power of two changes nothing but rounding."""
     losses = []
@@ -112,13 +143,13 @@ def test_clipping_does_not_see_the_loss_scale(tmp_path: Path, monkeypatch: pytes
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("step", [BN, LN])
+@pytest.mark.parametrize("step, asked", [(BN, EVERYTHING), (LN, EVERYTHING), (BN, (*EVERYTHING, *LATER))])
 @pytest.mark.parametrize("after", [0, 1, 3, 4, 6])
 def test_interrupted_and_resumed_is_identical(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, asked: tuple[str, ...], after: int
 ) -> None:
-    engine.run(settings_of(tmp_path / "whole", *EVERYTHING, step=step))
-    parts = settings_of(tmp_path / "parts", *EVERYTHING, step=step)
+    engine.run(settings_of(tmp_path / "whole", *asked, step=step))
+    parts = settings_of(tmp_path / "parts", *asked, step=step)
     with stopping(monkeypatch, after), pytest.raises(InterruptedRun, match="same command continues"):
         engine.run(parts)
     assert RunDir(only_run(tmp_path / "parts")).state() == "half"
@@ -250,7 +281,7 @@ def test_a_bug_leaves_error_json_and_the_same_command_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "loss_of", lambda *arguments: 1 / 0)
+        patch.setattr(loop, "autocast", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.run(settings_of(tmp_path))
     run = only_run(tmp_path)
