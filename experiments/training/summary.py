@@ -27,7 +27,7 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
     cost = complexity_of(
         settings.design, image_size=settings.image_size, num_classes=source.num_classes, in_chans=source.in_chans
     )
-    paper = complexity_of(settings.design.replace(stem_stride=4), image_size=224, num_classes=1000)
+    paper = complexity_of(settings.design.as_published(), image_size=224, num_classes=1000)
     warning = chance_warning(history, source.num_classes, settings.design)
     return {
         "run_id": job.identity.run_id,
