@@ -29,9 +29,9 @@ def match_width(
 ) -> Design:
     """The design at the real-valued width that brings its GMACs nearest to a target.
 
-    GMACs are counted as the paper does: with a stem for large images, and by default at 224 px and 1000 classes. A design
-    that comes as near at its own width keeps it. Where `groups` is a number, only widths are tried whose channels it
-    divides.
+    GMACs are counted as the paper does: with a stem for large images, and by default at 224 px and 1000 classes.
+    A design that comes as near at its own width keeps it. Where `groups` is a number, only widths are tried whose
+    channels it divides.
 
     Args:
         design: any design; every flag but the width stays as it is.

@@ -228,7 +228,7 @@ def _spatial(design: Design, channels: int) -> dict[str, int]:
 
 
 def _shortcut(design: Design, c_in: int, c_out: int, stride: int) -> Ops:
-    """Identity where channels and stride agree, else a 1x1 convolution, with ResNet-D's average in front, and a norm."""
+    """Identity where channels and stride agree, else a 1x1 convolution (ResNet-D: behind an average) and a norm."""
     if c_in == c_out and stride == 1:
         return ()
     pool = Op("shortcut", "pool", "avg_pool", c_in, c_in, kernel=stride, stride=stride)
