@@ -103,7 +103,7 @@ def _shaped(key: str, value: Tensor, layout: Layout) -> Tensor:
     """Our tensor with as many axes as theirs has."""
     axes = next((count for end, count in layout.axes.items() if key.endswith(end)), value.ndim)
     shape = _squeezed(value)
-    return value.reshape(*shape, *[1] * (axes - len(shape)))
+    return value.reshape((*shape, *[1] * (axes - len(shape))))
 
 
 def _problems(own: Mapping[str, Tensor], names: Mapping[str, str], theirs: Mapping[str, Tensor]) -> list[str]:

@@ -39,7 +39,7 @@ class Layout:
             if getattr(design, flag) != self.fixed.get(flag, getattr(start, flag))
             and (flag, getattr(design, flag)) not in self.variants
         ]
-        return wrong + [f"{len(design.depths)} stages"] * (len(design.depths) != self.stages)
+        return wrong + [f"depths={list(design.depths)}"] * (len(design.depths) != self.stages)
 
     def names_for(self, design: Design) -> dict[str, str]:
         """What it calls the modules of a design that fits."""
