@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.commands import rebuilt
 from roadmap import STEPS, Design, UserError, design_for, step_at
-from roadmap.design import flags_asked_by
+from roadmap.design import BEFORE, flags_asked_by
 from roadmap.resolve import without_width
 
 # column -> sqlite type; the order is the order of the table
@@ -67,7 +67,7 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     Raises:
         ValueError: the record contradicts itself or the ladder; one line.
     """
-    design, recipe, data = record["design"], record["recipe"], record["data"]
+    design, recipe, data = BEFORE | record["design"], record["recipe"], record["data"]
     changes = tuple(record["changes"])
     row = {name: record[name] for name in _SAME_NAME}
     exact, any_width = (_is_plain(_canonical(design), changes, record["regime"], free) for free in (False, True))
