@@ -10,7 +10,7 @@ from analysis.commands import rebuilt
 from experiments.config.fields import beside_before
 from experiments.config.settings import Data, Recipe
 from roadmap import STEPS, Design, UserError, design_for, step_at
-from roadmap.design import flags_asked_by
+from roadmap.design import BEFORE, flags_asked_by
 from roadmap.resolve import without_width
 
 # column -> sqlite type; the order is the order of the table
@@ -61,7 +61,7 @@ _RECIPE_FLAGS = flags_asked_by("recipe")
 # of data; where they matter they are in the design and in image_size
 _NOT_CONTENT = ("root", "download", "damaged_share", "image_size", "stem_stride")
 # A record that is older than one of their fields is like one that asks for what was computed before (`fields.later`).
-_SECTIONS = {"design": Design, "recipe": Recipe, "data": Data}
+_SECTIONS = {"recipe": Recipe, "data": Data}
 _OPTIONAL = ("batch", "precision", "image_size")
 
 
@@ -71,8 +71,8 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     Raises:
         ValueError: the record contradicts itself or the ladder; one line.
     """
-    parts = {name: beside_before(cls, record[name]) for name, cls in _SECTIONS.items()}
-    design, recipe, data = parts.values()
+    design = BEFORE | record["design"]
+    recipe, data = (beside_before(cls, record[name]) for name, cls in _SECTIONS.items())
     changes = tuple(record["changes"])
     row = {name: record[name] for name in _SAME_NAME}
     exact, any_width = (_is_plain(_canonical(design), changes, record["regime"], free) for free in (False, True))

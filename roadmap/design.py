@@ -1,4 +1,4 @@
-"""`Design`: one network of the roadmap as a dozen flags; the defaults are ResNet-50."""
+"""`Design`: one network of the roadmaps as two dozen flags; the defaults are ResNet-50."""
 
 import dataclasses
 import math
@@ -9,10 +9,10 @@ from typing import Any
 from roadmap.errors import DesignError
 from roadmap.operations import ACTS, NORMS
 
-STAGES = 4
-STEMS = ("resnet", "patchify")
-STEM_STRIDES = (4, 2, 1)
-INITS = ("kaiming", "trunc_normal")
+STEMS = ("resnet", "deep", "deep_conv", "patchify")
+STEM_STRIDES = (16, 8, 4, 2, 1)
+INITS = ("kaiming", "zero_gamma", "trunc_normal")
+PUBLISHED_STRIDE = 4  # of the stem, where published networks are for large images and ours may be for small ones
 EXPANSION = 4  # hidden or outer channels of a block over its thin side
 
 
@@ -50,11 +50,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _are_depths(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == STAGES and all(_is_int(d) and d >= 1 for d in value)
+    return isinstance(value, list | tuple) and len(value) > 0 and all(_is_int(d) and d >= 1 for d in value)
 
 
 YES_OR_NO = _one_of(True, False)  # the rule of a flag that states none
-_DEPTHS = Rule(f"must be {STAGES} whole numbers of at least 1, e.g. [3,4,6,3]", _are_depths, plain=tuple)
+_DEPTHS = Rule("must be whole numbers of at least 1, one a stage, e.g. [3,4,6,3]", _are_depths, plain=tuple)
 _WIDTH = Rule(
     "must be a number of at least 1",
     lambda value: _is_number(value) and round(value) >= 1,
@@ -72,7 +72,12 @@ _LAYER_SCALE = Rule(
     "must be null or a number of at least 0, e.g. 1e-6",
     lambda value: value is None or (_is_number(value) and value >= 0),
 )
-_DROP_PATH = Rule("must be at least 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1, plain=float)
+_RATE = Rule("must be at least 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1, plain=float)
+_RATIO = Rule(
+    "must be null or a number above 0 and at most 1, e.g. 0.25",
+    lambda value: value is None or (_is_number(value) and 0 < value <= 1),
+    plain=lambda value: value if value is None else float(value),
+)
 
 
 def _flag(default: Any, rule: Rule, asked_by: str = "", **before: Any) -> Any:
@@ -96,10 +101,10 @@ class Design:
         DesignError: a value is outside its range; the message names the flag and what is allowed.
     """
 
-    depths: tuple[int, ...] = _flag((3, 4, 6, 3), _DEPTHS)  # blocks per stage
+    depths: tuple[int, ...] = _flag((3, 4, 6, 3), _DEPTHS)  # blocks per stage, of any number of stages
     width: float = _flag(64, _WIDTH)  # stage i is round(width * 2**i) wide
     stem: str = _flag("resnet", _one_of(*STEMS))
-    stem_stride: int = _flag(4, _one_of(*STEM_STRIDES), "data")  # 4 as in the paper; 2 and 1 for small images
+    stem_stride: int = _flag(4, _one_of(*STEM_STRIDES), "data")  # 4; isotropic networks 16; small images 2 or 1
     groups: int | str = _flag(1, _GROUPS)  # of the spatial convolution: an int that divides its channels, or depthwise
     kernel_size: int = _flag(3, _KERNEL)  # of the spatial convolution, odd
     inverted: bool = False  # thin outside and wide inside
@@ -110,9 +115,14 @@ class Design:
     norm: str = _flag("bn", _one_of(*NORMS))
     separate_downsample: bool = False  # 2x2 stride-2 convolutions between stages
     boundary_norms: bool = False  # norms after a patchify stem, before separate downsampling, after global pooling
+    early_stride: bool = _flag(False, YES_OR_NO, before=False)  # the block's stride sits in its first convolution
+    pooled_shortcut: bool = _flag(False, YES_OR_NO, before=False)  # averages do what a shortcut's stride did
+    squeeze_excite: float | None = _flag(None, _RATIO, before=None)  # its hidden channels over the block's outer ones
+    grn: bool = _flag(False, YES_OR_NO, before=False)  # global response normalisation before the last convolution
     layer_scale: float | None = _flag(None, _LAYER_SCALE, "recipe")  # of the residual branch, per channel: its start
     init: str = _flag("kaiming", _one_of(*INITS), "recipe")
-    drop_path: float = _flag(0.0, _DROP_PATH, "recipe")  # stochastic depth: of the last block, linear in depth from 0
+    drop_path: float = _flag(0.0, _RATE, "recipe")  # stochastic depth: of the last block, linear in depth from 0
+    dropout: float = _flag(0.0, _RATE, "recipe", before=0.0)  # of the classifier's input
 
     def __post_init__(self) -> None:
         for name, rule in RULES.items():
@@ -127,6 +137,10 @@ class Design:
         if unknown:
             raise DesignError(f"unknown design flag {unknown[0]!r}; the flags are: {', '.join(FLAGS)}")
         return dataclasses.replace(self, **flags)
+
+    def as_published(self) -> "Design":
+        """The same network for large images: what published costs are counted for, and ours beside them."""
+        return self.replace(stem_stride=max(self.stem_stride, PUBLISHED_STRIDE))
 
     def stage_width(self, stage: int) -> int:
         """The thin channel count of a stage: width * 2**stage, rounded by itself."""
@@ -146,6 +160,7 @@ class Design:
 
 RULES: dict[str, Rule] = {item.name: item.metadata.get("rule", YES_OR_NO) for item in dataclasses.fields(Design)}
 FLAGS = tuple(RULES)
+BEFORE = {item.name: item.metadata["before"] for item in dataclasses.fields(Design) if "before" in item.metadata}
 
 
 def flags_asked_by(*askers: str) -> tuple[str, ...]:

@@ -84,6 +84,33 @@ def make_conv(op: Op) -> nn.Conv2d:
     return kind(op.c_in, op.c_out, op.kernel, op.stride, padding, groups=op.groups, bias=op.bias)
 
 
+class SqueezeExcite(nn.Module):
+    """Channels scaled by what two 1x1 convolutions make of their averages (arXiv 1709.01507)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = PointwiseConv(channels, hidden, 1)
+        self.fc2 = PointwiseConv(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.fc1(x.mean((2, 3), keepdim=True)))
+        return x * self.fc2(hidden).sigmoid()
+
+
+class GlobalResponseNorm(nn.Module):
+    """x + shift + scale * x * (length of x's map over the mean length of all channels' maps) (arXiv 2301.00808)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True, dtype=self.weight.dtype)
+        gain = 1 + self.weight.view(-1, 1, 1) * length / (length.mean(1, keepdim=True) + 1e-6)
+        return torch.addcmul(self.bias.to(x.dtype).view(-1, 1, 1), x, gain.to(x.dtype))  # x's type, under autocast too
+
+
 class DropPath(nn.Module):
     """Stochastic depth: in training, zeroes whole samples with probability `rate`, scales the rest to keep the mean."""
 
@@ -113,8 +140,12 @@ MODULES: dict[str, Callable[[Op], nn.Module | nn.Parameter]] = {
     "relu": lambda op: nn.ReLU(inplace=True),
     "gelu": lambda op: nn.GELU(),
     "max_pool": lambda op: nn.MaxPool2d(op.kernel, op.stride, op.kernel // 2),
+    "avg_pool": lambda op: nn.AvgPool2d(op.kernel, op.stride, ceil_mode=True, count_include_pad=False),
+    "grn": lambda op: GlobalResponseNorm(op.c_out),
+    "squeeze_excite": lambda op: SqueezeExcite(op.c_out, int(op.value)),
     "layer_scale": lambda op: nn.Parameter(torch.full((op.c_out,), op.value)),
     "drop_path": lambda op: DropPath(op.value),
+    "dropout": lambda op: nn.Dropout(op.value),
     "global_pool": lambda op: GlobalPool(),
     "linear": lambda op: nn.Linear(op.c_in, op.c_out) if op.c_out > 0 else nn.Identity(),
 }
@@ -152,6 +183,13 @@ def _kaiming(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def _zero_gamma(module: nn.Module) -> None:
+    """As `_kaiming`; a block whose branch ends in a norm starts as its shortcut (arXiv 1706.02677, Section 5.1)."""
+    _kaiming(module)
+    for norm in getattr(module, "closing_norms", ()):
+        nn.init.zeros_(module.get_parameter(f"{norm}.weight"))
+
+
 def _trunc_normal(module: nn.Module) -> None:
     """ConvNeXt: truncated normal with deviation 0.02, biases zero."""
     if isinstance(module, nn.Conv2d | nn.Linear):
@@ -160,4 +198,8 @@ def _trunc_normal(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-INITS: dict[str, Callable[[nn.Module], None]] = {"kaiming": _kaiming, "trunc_normal": _trunc_normal}
+INITS: dict[str, Callable[[nn.Module], None]] = {
+    "kaiming": _kaiming,
+    "zero_gamma": _zero_gamma,
+    "trunc_normal": _trunc_normal,
+}

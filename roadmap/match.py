@@ -10,8 +10,14 @@ from roadmap.design import Design
 from roadmap.errors import DesignError
 from roadmap.plan import plan_network
 
-# In steps of 1/32: stage i has round(width * 2**i) channels, i < 4, so that no width gives a network that these do not.
-WIDTHS = tuple(step / 32 for step in range(1 * 32, 512 * 32 + 1))
+NARROWEST, WIDEST = 1, 512
+
+
+@cache
+def widths_for(stages: int) -> tuple[float, ...]:
+    """Ascending widths that give every network there is: stage i of n has round(width * 2**i) channels, i < n."""
+    unit = 2 ** (stages + 1)
+    return tuple(step / unit for step in range(NARROWEST * unit, WIDEST * unit + 1))
 
 
 def match_width(
@@ -23,9 +29,9 @@ def match_width(
 ) -> Design:
     """The design at the real-valued width that brings its GMACs nearest to a target.
 
-    GMACs are counted as the paper does: with stem_stride 4 whatever the design's own, and by default at 224 px and 1000
-    classes. A design that comes as near at its own width keeps it. Where `groups` is a number, only widths are tried
-    whose channels it divides.
+    GMACs are counted as the paper does: with a stem for large images, and by default at 224 px and 1000 classes.
+    A design that comes as near at its own width keeps it. Where `groups` is a number, only widths are tried whose
+    channels it divides.
 
     Args:
         design: any design; every flag but the width stays as it is.
@@ -43,7 +49,7 @@ def match_width(
 
     @cache
     def gmacs(width: float) -> float:
-        counted = design.replace(width=width, stem_stride=4)
+        counted = design.replace(width=width).as_published()
         return complexity_of(counted, image_size=image_size, num_classes=num_classes).gmacs
 
     def distance(width: float) -> float:
@@ -66,19 +72,18 @@ def match_width(
 
 
 def _widths(design: Design) -> Sequence[float]:
-    """The widths to try, ascending; where `groups` is a number above 1, those whose channels it divides.
+    """The widths to try, ascending; where `groups` is a number above 1, those in eighths whose channels it divides.
 
     Raises:
         DesignError: there is none.
     """
+    widths = widths_for(len(design.depths))
     if design.groups in ("depthwise", 1):
-        return WIDTHS
+        return widths
     shallow = design.replace(depths=tuple(min(depth, 2) for depth in design.depths))  # later blocks repeat the second
-    widths = [width for width in WIDTHS[::4] if _fits(shallow.replace(width=width))]
+    widths = tuple(width for width in widths if width % 0.125 == 0 and _fits(shallow.replace(width=width)))
     if not widths:
-        raise DesignError(
-            f"match_gmacs: design.groups={design.groups} divides the channels of no width up to {WIDTHS[-1]:g}"
-        )
+        raise DesignError(f"match_gmacs: design.groups={design.groups} divides the channels of no width up to {WIDEST}")
     return widths
 
 

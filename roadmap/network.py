@@ -1,5 +1,6 @@
 """The one network: built from a plan, from ResNet-50 at one end to ConvNeXt at the other and everything between."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
@@ -27,6 +28,7 @@ class Block(nn.Module):
         self.shortcut: nn.Module
         attach(self, plan.branch)
         self.branch = tuple(self._modules)
+        self.closing_norms = tuple(op.path for op in plan.closing_norms)
         attach(self, plan.shortcut)
         if not plan.shortcut:
             self.shortcut = nn.Identity()
@@ -119,7 +121,7 @@ class RoadmapNet(nn.Module):
         attach(self, plan.stem)
         self.stages = nn.Sequential(*(Stage(stage) for stage in plan.stages))
         self.head = Head(plan.head)
-        self.feature_info = _feature_info(design, plan)
+        self.feature_info = _feature_info(plan)
         self.apply(INITS[design.init])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,11 +157,11 @@ class RoadmapNet(nn.Module):
             cast(Stage, stage).grad_checkpointing = enable
 
 
-def _feature_info(design: Design, plan: NetworkPlan) -> list[dict[str, Any]]:
+def _feature_info(plan: NetworkPlan) -> list[dict[str, Any]]:
     """What timm wants to know of each stage's output: channels, total stride, module name."""
-    reduction, info = design.stem_stride, []
+    reduction, info = math.prod(op.stride for op in plan.stem), []
     for index, stage in enumerate(plan.stages):
-        reduction *= 2 if index else 1
+        reduction *= math.prod(op.stride for op in (*stage.downsample, *stage.blocks[0].branch))
         info.append({"num_chs": stage.blocks[-1].c_out, "reduction": reduction, "module": f"stages.{index}"})
     return info
 

@@ -16,7 +16,7 @@ class Op:
         role: the group in its part of the network, also the module's name there, e.g. "pw_in"; "" outside a group.
         name: its own name in there, e.g. "conv", "norm".
         kind: its row of `OPERATIONS`.
-        value: what some kinds start from or are set to: layer scale, the rate of stochastic depth.
+        value: what some kinds start from or are set to: layer scale, a rate, hidden channels.
     """
 
     role: str
@@ -124,8 +124,19 @@ OPERATIONS: dict[str, Operation] = {
     **NORMS,
     **ACTS,
     "max_pool": _named("pool", lambda op: f"max-pool {op.kernel}×{op.kernel}, stride {op.stride}"),
+    "avg_pool": _named("pool", lambda op: f"avg-pool {op.kernel}×{op.kernel}, stride {op.stride}"),
+    "grn": _norm("GRN"),
+    "squeeze_excite": Operation(  # two 1x1 convolutions with bias, at one location
+        "scale",
+        lambda op: f"SE {op.value:g}",
+        lambda op: f"squeeze-excite {op.c_in} -> {op.value:g} -> {op.c_out}",
+        params=lambda op: op.macs(1) + op.activations(1),
+        macs=lambda op, positions: 2 * op.c_out * int(op.value),
+        activations=lambda op, positions: op.c_out + int(op.value),
+    ),
     "layer_scale": _named("scale", lambda op: f"layer scale {op.value:g}", params=lambda op: op.c_out),
     "drop_path": _named("scale", lambda op: f"stochastic depth {op.value:.3g}"),
+    "dropout": _named("scale", lambda op: f"dropout {op.value:.3g}"),
     "global_pool": _named("pool", lambda op: "global average pooling"),
     "linear": _named("conv", lambda op: "linear classifier", **_COUNTED),
 }

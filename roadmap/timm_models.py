@@ -12,10 +12,9 @@ from roadmap.resolve import design_for
 from roadmap.steps import STEPS
 
 _NAMES = {f"roadmap_{regime}_{step.name}": (regime, step.name) for regime in REGIMES for step in STEPS}
-_DATA = {
+_DATA: dict[str, Any] = {
     "input_size": (3, 224, 224),
     "num_classes": 1000,
-    "pool_size": (7, 7),
     "crop_pct": 0.875,
     "interpolation": "bicubic",
     "mean": (0.485, 0.456, 0.406),
@@ -24,7 +23,15 @@ _DATA = {
     "classifier": "head.fc",
 }
 
-default_cfgs = generate_default_cfgs({name: {"url": "", **_DATA} for name in _NAMES})
+
+def _config(regime: str, step: str) -> dict[str, Any]:
+    """What timm keeps of a step, for images of 224 pixels."""
+    design = design_for(step, regime)
+    side = _DATA["input_size"][-1] // (design.stem_stride * 2 ** (len(design.depths) - 1))
+    return {"url": "", **_DATA, "pool_size": (side, side)}
+
+
+default_cfgs = generate_default_cfgs({name: _config(*key) for name, key in _NAMES.items()})
 
 
 def _create(
@@ -43,11 +50,12 @@ def _entry_point(name: str) -> Callable[..., RoadmapNet]:
     regime, step = _NAMES[name]
 
     def create(pretrained: bool = False, **kwargs: Any) -> RoadmapNet:
+        stages = len(kwargs.get("depths") or design_for(step, regime).depths)
         return build_model_with_cfg(
             _create,
             name,
             pretrained,
-            feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+            feature_cfg={"out_indices": tuple(range(stages)), "flatten_sequential": True},
             regime=regime,
             step=step,
             **kwargs,

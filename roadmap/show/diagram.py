@@ -44,9 +44,10 @@ def stem_diagram(design: Design, title: str = "") -> Diagram:
 
 def diagrams_of(designs: Mapping[str, Design]) -> list[Diagram]:
     """One diagram a design, all of the same part: the first of block, downsampling and stem in which they differ."""
+    second = min(2, *(len(design.depths) for design in designs.values()))
     views = [
         [block_diagram(design, 1, title=title) for title, design in designs.items()],
-        [block_diagram(design, 2, first=True, title=title) for title, design in designs.items()],
+        [block_diagram(design, second, first=True, title=title) for title, design in designs.items()],
         [stem_diagram(design, title) for title, design in designs.items()],
     ]
     return next((view for view in views if len({diagram.shapes for diagram in view}) > 1), views[0])

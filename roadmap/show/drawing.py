@@ -26,7 +26,7 @@ FILLS = {
 CAPTION, OUTLINES = "Wider: more channels.", " Outlined: what the change removes (dashed) and adds (solid)."
 SHARE_A_ROW = ("norm", "act", "scale")
 # Lengths in drawing units; the widest shape is 2 * HALF wide.
-HALF, THIN, CONV, SLOT, GAP, UNIT_INCHES = 1.7, 0.32, 0.86, 0.46, 0.3, 0.44
+HALF, THIN, CONV, SLOT, GAP, BETWEEN, UNIT_INCHES = 1.7, 0.32, 0.86, 0.46, 0.3, 0.12, 0.44
 LEFT, RIGHT, TOP, BOTTOM = -2.8, 4.2, 1.35, 0.75
 
 
@@ -102,14 +102,24 @@ def _channels(diagram: Diagram) -> list[int]:
 
 
 def _rows(shapes: Sequence[Shape]) -> list[list[tuple[int, Shape]]]:
-    """Operations in rows, with their places in the list: small ones share a row, as in "BN, ReLU"."""
+    """Operations in rows, with their places in the list: small ones share a row, as in "BN, ReLU", while they fit."""
     rows: list[list[tuple[int, Shape]]] = []
     for place, shape in enumerate(shapes):
-        if shape.look in SHARE_A_ROW and rows and rows[-1][-1][1].look in SHARE_A_ROW:
+        last = [other for _, other in rows[-1]] if rows else []
+        small = all(other.look in SHARE_A_ROW for other in (*last, shape))
+        if last and small and _row_width([*last, shape]) <= 2 * HALF:
             rows[-1].append((place, shape))
         else:
             rows.append([(place, shape)])
     return rows
+
+
+def _width(shape: Shape) -> float:
+    return 0.42 + 0.17 * len(shape.text)
+
+
+def _row_width(shapes: Sequence[Shape]) -> float:
+    return sum(map(_width, shapes)) + BETWEEN * (len(shapes) - 1)
 
 
 def _row_height(row: Sequence[tuple[int, Shape]]) -> float:
@@ -173,9 +183,9 @@ class _Panel:
     def _slots(self, row: Sequence[tuple[int, Shape]], marked: set[int]) -> None:
         from matplotlib.patches import FancyBboxPatch
 
-        widths = [0.42 + 0.17 * len(shape.text) for _, shape in row]
-        x = -(sum(widths) + 0.12 * (len(row) - 1)) / 2
-        for (place, shape), width in zip(row, widths, strict=True):
+        x = -_row_width([shape for _, shape in row]) / 2
+        for place, shape in row:
+            width = _width(shape)
             style = f"round,pad=0,rounding_size={SLOT / 2}"
             corner = (x, self.y - SLOT)
             box = FancyBboxPatch(
@@ -183,7 +193,7 @@ class _Panel:
             )
             self.axes.add_patch(box)
             self.axes.text(x + width / 2, self.y - SLOT / 2, shape.text, ha="center", va="center", color=INK, size=7.5)
-            x += width + 0.12
+            x += width + BETWEEN
         self.y -= SLOT
 
     def _sum(self, shape: Shape, edge: dict[str, Any], block_top: float) -> None:

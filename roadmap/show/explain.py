@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 
 from roadmap import paper
-from roadmap.complexity import complexity_by_part, sum_of, walk
+from roadmap.complexity import complexity_by_part, sum_of
 from roadmap.design import FLAGS, Design
 from roadmap.plan import BlockPlan, Ops, plan_network
 from roadmap.resolve import design_for, label_of, set_of, step_at
@@ -137,12 +137,12 @@ def block_words(block: BlockPlan) -> list[str]:
 
 def _all_ops(design: Design) -> dict[str, list[str]]:
     plan = plan_network(design)
-    stage = plan.stages[1]
-    parts = {
-        "stem": words_of(plan.stem),
-        "between stages 1 and 2": words_of(stage.downsample),
-        "first block of stage 2": block_words(stage.blocks[0]),
-    }
+    number = min(2, len(plan.stages))  # the first stage with something in front of it
+    stage = plan.stages[number - 1]
+    parts = {"stem": words_of(plan.stem)}
+    if number > 1:
+        parts["between stages 1 and 2"] = words_of(stage.downsample)
+    parts[f"first block of stage {number}"] = block_words(stage.blocks[0])
     if len(stage.blocks) > 1:
         parts["its other blocks"] = block_words(stage.blocks[-1])
     return {**parts, "head": words_of(plan.head)}
@@ -192,9 +192,11 @@ def _costs(pair: Comparison, image_size: int, num_classes: int) -> str:
         f"Cost per part at {image_size} px with {num_classes} classes" + ("" if pair.alone else "; before and after"),
         header,
     ]
-    for part in columns[0]:
+    none = ("",) * len(quantities)
+    for part in max(columns, key=len):  # two networks may have other numbers of stages
         cells = "".join(
-            "  " + "".join(f"{column[part][index]:>{width}}" for column in columns).rjust(max(span, len(quantity)))
+            "  "
+            + "".join(f"{column.get(part, none)[index]:>{width}}" for column in columns).rjust(max(span, len(quantity)))
             for index, quantity in enumerate(quantities)
         )
         lines.append(f"  {part:9}{cells}".rstrip())
@@ -205,7 +207,9 @@ def _cost_column(design: Design, image_size: int, num_classes: int) -> dict[str,
     """Part -> its cells for one design."""
     costs = complexity_by_part(design, image_size=image_size, num_classes=num_classes)
     fields = {f"stages.{index}": f"{field:,}" for index, field in enumerate(receptive_fields(design))}
-    names = {part: f"stage {int(part[-1]) + 1}" if part.startswith("stages") else part for part in costs}
+    names = {
+        part: f"stage {int(part.removeprefix('stages.')) + 1}" if part.startswith("stages") else part for part in costs
+    }
     rows = {**costs, "total": sum_of(costs.values())}
     return {
         names.get(part, part): (
@@ -219,14 +223,24 @@ def _cost_column(design: Design, image_size: int, num_classes: int) -> dict[str,
 
 
 def receptive_fields(design: Design) -> tuple[int, ...]:
-    """Side in input pixels of what one output location of each stage can see (theoretical receptive field)."""
-    field, jump = 1, 1
-    after_stage: dict[int, int] = {}
-    for name, op, _ in walk(plan_network(design), 224):
-        if op.role in ("shortcut", "head"):
-            continue  # the one sees no more than the branch beside it, the other everything
+    """Side in input pixels of what one output location of each stage can see (theoretical receptive field).
+
+    Averages over the whole map (squeeze-and-excitation, GRN), which see everything, are left out.
+    """
+    plan = plan_network(design)
+    field, jump = _seen(plan.stem, 1, 1)
+    fields = []
+    for stage in plan.stages:
+        field, jump = _seen(stage.downsample, field, jump)
+        for block in stage.blocks:
+            field, jump = max(_seen(ops, field, jump) for ops in (block.branch, block.shortcut))
+        fields.append(field)
+    return tuple(fields)
+
+
+def _seen(ops: Ops, field: int, jump: int) -> tuple[int, int]:
+    """What a location sees behind these operations, and how far it is from there to the next."""
+    for op in ops:
         field += (op.kernel - 1) * jump
         jump *= op.stride
-        if name.startswith("stages"):
-            after_stage[int(name.split(".")[1])] = field
-    return tuple(after_stage.values())
+    return field, jump

@@ -11,21 +11,33 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from roadmap import Design
+from roadmap import Design, design_for
 from roadmap.design import RULES, flags_asked_by
 
 # Values that reach every branch of the rule of a flag whose values cannot be listed.
 OPEN: dict[str, tuple[Any, ...]] = {
     "groups": (1, 2, "depthwise"),
     "kernel_size": (3, 5, 7, 9, 11),
+    "squeeze_excite": (None, 1 / 16, 0.5),
     "layer_scale": (None, 1e-6, 0.5),
     "drop_path": (0.0, 0.3),
+    "dropout": (0.0, 0.2),
 }
 SIZES = ("depths", "width")
 LEARNING = {flag: RULES[flag].choices or OPEN[flag] for flag in flags_asked_by("recipe")}
 STRUCTURE = {flag: rule.choices or OPEN[flag] for flag, rule in RULES.items() if flag not in (*SIZES, *LEARNING)}
 FLAG_VALUES = STRUCTURE | LEARNING
 SMALL = {"depths": (1, 2, 1, 1), "width": 8}
+ANY_DEPTHS = ((2,), (1, 2), (1, 2, 1, 1), (1, 1, 2, 1, 1))
+
+# Small networks with what no step of the road to ConvNeXt has.
+OTHERS = {
+    "resnet_ac": Design(**SMALL, stem="deep", early_stride=True, init="zero_gamma"),
+    "resnet_rs": Design(**SMALL, stem="deep_conv", pooled_shortcut=True, squeeze_excite=0.25),
+    "convnext_v2": design_for("separate_downsampling", **SMALL, grn=True),
+    "convnext_d_se": design_for("layer_norm", **SMALL, pooled_shortcut=True, squeeze_excite=0.5, grn=True),
+    "isotropic": design_for("separate_downsampling", depths=(3,), width=16, stem_stride=16),
+}
 
 
 def flag_product(flags: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
@@ -98,7 +110,7 @@ def measured(model: nn.Module, image_size: tuple[int, int], device: str = "meta"
 
 def output_side(design: Design, side: int) -> int:
     """Side of the last feature map: every stride rounds up."""
-    strides = {4: (4,) if design.stem == "patchify" else (2, 2), 2: (2,), 1: ()}[design.stem_stride]
-    for stride in (*strides, 2, 2, 2):
+    strides = [design.stem_stride] if design.stem == "patchify" else [2] * int(math.log2(design.stem_stride))
+    for stride in (*strides, *[2] * (len(design.depths) - 1)):
         side = math.ceil(side / stride)
     return side

@@ -8,19 +8,22 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from roadmap import STEPS, build
+from roadmap import STEPS, build, design_for
 from roadmap.layers import DropPath
+from tests.roadmap.designs import OTHERS
 
 pytestmark = pytest.mark.numeric
 
 STEP_NAMES = [step.name for step in STEPS if step.name != "enhanced_recipe"]  # resnet50's network
-REPRESENTATIVE = ("resnet50", "kernel_7", "separate_downsampling")
+ALL_NAMES = [*STEP_NAMES, *OTHERS]
+REPRESENTATIVE = ("resnet50", "kernel_7", "separate_downsampling", *OTHERS)
 
 
 def network(name: str) -> nn.Module:
     """A step with two blocks where its first and its later blocks differ, and every kind of layer."""
     torch.manual_seed(0)
-    return build(name, regime="micro", depths=(1, 1, 2, 1), width=8, num_classes=5, layer_scale=0.5, drop_path=0.1)
+    design = OTHERS[name] if name in OTHERS else design_for(name, "micro", depths=(1, 1, 2, 1), width=8)
+    return build(design, num_classes=5, layer_scale=0.5, drop_path=0.1)
 
 
 def images(count: int = 2, size: tuple[int, int] = (40, 32)) -> Tensor:
@@ -33,7 +36,7 @@ def _fresh_compiler() -> None:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("name", STEP_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_compiles_as_one_graph(name) -> None:
     model = network(name)
     compiled = torch.compile(model.eval(), fullgraph=True, backend="aot_eager")
@@ -57,7 +60,7 @@ def test_compiled_training_gives_the_same_gradients(name) -> None:
         torch.testing.assert_close(other, plain, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", STEP_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_exports_with_any_batch_size(name) -> None:
     model = network(name).eval()
     batch = torch.export.Dim("batch", min=1, max=64)
@@ -66,7 +69,7 @@ def test_exports_with_any_batch_size(name) -> None:
         torch.testing.assert_close(program.module()(images(3)), model(images(3)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", STEP_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_onnx_gives_the_same_outputs(name) -> None:
     model, buffer = network(name).eval(), io.BytesIO()
     torch.onnx.export(model, (images(),), dynamo=True, verbose=False).save(buffer)

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roadmap import Design, DesignError
-from roadmap.design import FLAGS
+from roadmap.design import BEFORE, FLAGS
 
 REFUSED = {
-    "depths": [(3, 4, 6), (3, 4, 6, 3, 3), (3, 4, 0, 3), (3, 4, 6.0, 3), (True, 4, 6, 3), 12, "3463", None],
+    "depths": [(), [], (3, 4, 0, 3), (0,), (3, 4, 6.0, 3), (True, 4, 6, 3), 12, "3463", None],
     "width": [0, 0.4, -64, math.inf, math.nan, "64", True, None],
     "stem": ["conv", None, 4],
-    "stem_stride": [3, 0, 8, "4", True, None],
+    "stem_stride": [3, 0, 32, "4", True, None],
     "groups": [0, -1, 2.0, "dense", True, None],
     "kernel_size": [2, 4, 0, -3, 7.0, "7", True, None],
     "inverted": [1, 0, "true", None],
@@ -26,22 +26,29 @@ REFUSED = {
     "norm": ["gn", None],
     "separate_downsample": [1, None],
     "boundary_norms": ["yes", None],
+    "early_stride": [1, None],
+    "pooled_shortcut": [0, "yes"],
+    "squeeze_excite": [0, -0.25, 1.01, math.nan, "0.25", True],
+    "grn": [1, None],
     "layer_scale": [-1e-6, math.nan, math.inf, "1e-6", True],
     "init": ["zeros", None],
     "drop_path": [1, 1.5, -0.1, math.nan, "0.1", True, None],
+    "dropout": [1, -0.1, "0.1", True, None],
 }
 WHAT_IS_ALLOWED = {
-    "depths": "4 whole numbers of at least 1",
+    "depths": "whole numbers of at least 1, one a stage",
     "width": "a number of at least 1",
-    "stem": "resnet, patchify",
-    "stem_stride": "4, 2, 1",
+    "stem": "resnet, deep, deep_conv, patchify",
+    "stem_stride": "16, 8, 4, 2, 1",
     "groups": "depthwise or a whole number of at least 1",
     "kernel_size": "an odd whole number",
     "act": "relu, gelu",
     "norm": "bn, ln",
+    "squeeze_excite": "null or a number above 0 and at most 1",
     "layer_scale": "null or a number of at least 0",
-    "init": "kaiming, trunc_normal",
+    "init": "kaiming, zero_gamma, trunc_normal",
     "drop_path": "at least 0 and below 1",
+    "dropout": "at least 0 and below 1",
 }
 
 
@@ -84,6 +91,16 @@ def test_equal_networks_are_equal_designs() -> None:
     assert hash(Design(depths=[3, 3, 9, 3])) == hash(Design(depths=(3, 3, 9, 3)))
 
 
+def test_every_flag_that_came_later_says_what_older_networks_were_and_still_is_by_default() -> None:
+    later = ("early_stride", "pooled_shortcut", "squeeze_excite", "grn", "dropout")
+    assert {flag: getattr(Design(), flag) for flag in later} == BEFORE
+
+
+def test_the_published_network_has_a_stem_for_large_images() -> None:
+    assert [Design(stem_stride=stride).as_published().stem_stride for stride in (1, 2, 4, 8, 16)] == [4, 4, 4, 8, 16]
+    assert Design(stem_stride=1, grn=True).as_published() == Design(grn=True)
+
+
 def test_stage_widths_are_rounded_one_by_one() -> None:
     design = Design(width=10.3)
     assert [design.stage_width(i) for i in range(4)] == [10, 21, 41, 82]
@@ -91,11 +108,11 @@ def test_stage_widths_are_rounded_one_by_one() -> None:
     assert design.replace(inverted=True).block_channels(1) == (21, 84)
 
 
-@given(depths=st.tuples(*[st.integers(1, 40)] * 4), rate=st.floats(0, 0.99))
+@given(depths=st.lists(st.integers(1, 40), min_size=1, max_size=6), rate=st.floats(0, 0.99))
 def test_stochastic_depth_rises_linearly_from_zero(depths, rate) -> None:
     rates = Design(depths=depths, drop_path=rate).drop_rates()
     assert len(rates) == sum(depths)
     assert rates[0] == 0
-    assert rates[-1] == pytest.approx(rate)
-    gaps = {round(b - a, 9) for a, b in itertools.pairwise(rates)}
+    assert rates[-1] == pytest.approx(rate if len(rates) > 1 else 0)
+    gaps = {round(b - a, 9) for a, b in itertools.pairwise(rates)} or {0}
     assert max(gaps) - min(gaps) < 1e-8

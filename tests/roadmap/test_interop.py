@@ -1,4 +1,4 @@
-"""Both ends of the ladder against torchvision, timm and the authors' key layout: counts, weights, outputs."""
+"""Networks that others have too: torchvision's, timm's and the authors' counts, weights and outputs are ours."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,12 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
-from roadmap import STEPS, build
+from roadmap import STEPS, Design, build, complexity_of, design_for
 from roadmap.interop import InteropError, load_reference, to_reference
+from tests.roadmap.designs import measured
 
 pytestmark = pytest.mark.numeric
 
@@ -90,6 +92,102 @@ def test_weights_and_outputs_agree_in_both_directions(case) -> None:
     exported = to_reference(model, source)
     assert list(exported) == list(reference.state_dict()) or set(exported) == set(reference.state_dict())
     reference.load_state_dict(exported, strict=True)
+    assert_same_outputs(model, reference, SIZES[1])
+
+
+class AuthorsBlock(nn.Module):
+    """Timm's ConvNeXt block under the names that the authors' release has."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        block = ConvNeXtBlock(channels, ls_init_value=None)
+        self.dwconv, self.norm = block.conv_dw, block.norm
+        self.pwconv1, self.pwconv2 = block.mlp.fc1, block.mlp.fc2
+        self.block = (block,)  # in a tuple, so that its own names are none of the weights'
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block[0](x)
+
+
+class AuthorsIsotropic(nn.Module):
+    """The paper's isotropic network (Table 2): a 16x16 convolution, equal blocks, mean, norm, classifier."""
+
+    def __init__(self, depth: int, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 16, 16)
+        self.blocks = nn.Sequential(*(AuthorsBlock(channels) for _ in range(depth)))
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.head = nn.Linear(channels, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.blocks(self.stem(x)).mean((2, 3))))
+
+
+DEEP, RS = {"stem": "deep"}, {"stem": "deep_conv", "pooled_shortcut": True, "squeeze_excite": 0.25}
+CONVNEXT = "separate_downsampling"
+# network -> (ours, parameters, theirs)
+OF_OTHER_LADDERS: dict[str, tuple[Design, int, Callable[[], nn.Module]]] = {
+    "resnet50c": (Design(**DEEP), 25_576_264, lambda: timm.create_model("resnet50c")),
+    "resnet50d": (Design(**DEEP, pooled_shortcut=True), 25_576_264, lambda: timm.create_model("resnet50d")),
+    "seresnet50": (Design(squeeze_excite=1 / 16), 28_088_024, lambda: timm.create_model("seresnet50")),
+    "resnetrs50": (Design(**RS), 35_691_912, lambda: timm.create_model("resnetrs50")),
+    "resnetrs101": (Design(**RS, depths=(3, 4, 23, 3)), 63_618_696, lambda: timm.create_model("resnetrs101")),
+    "resnetrs200": (Design(**RS, depths=(3, 24, 36, 3)), 93_209_992, lambda: timm.create_model("resnetrs200")),
+    "resnet101": (Design(depths=(3, 4, 23, 3)), 44_549_160, lambda: torchvision.models.resnet101()),
+    "resnet152": (Design(depths=(3, 8, 36, 3)), 60_192_808, lambda: torchvision.models.resnet152()),
+    "convnext_small": (
+        design_for(CONVNEXT, depths=(3, 3, 27, 3), layer_scale=1e-6),
+        50_223_688,
+        lambda: timm.create_model("convnext_small"),
+    ),
+    "convnextv2_tiny": (design_for(CONVNEXT, grn=True), 28_635_496, lambda: timm.create_model("convnextv2_tiny")),
+    "convnextv2_base": (
+        design_for(CONVNEXT, "base", grn=True),
+        88_717_800,
+        lambda: timm.create_model("convnextv2_base"),
+    ),
+    "isotropic_small": (
+        design_for(CONVNEXT, depths=(18,), width=384, stem_stride=16),
+        22_308_712,
+        lambda: AuthorsIsotropic(18, 384),
+    ),
+    "isotropic_base": (
+        design_for(CONVNEXT, depths=(18,), width=768, stem_stride=16),
+        87_083_752,
+        lambda: AuthorsIsotropic(18, 768),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_OTHER_LADDERS)
+def test_networks_of_other_ladders_cost_what_their_counterparts_do(name) -> None:
+    design, params, create = OF_OTHER_LADDERS[name]
+    cost = complexity_of(design)
+    with torch.device("meta"):
+        reference = create()
+    assert (cost.params, cost.macs, cost.activations) == measured(reference, (224, 224))
+    assert cost.params == params
+
+
+@pytest.mark.parametrize("name", OF_OTHER_LADDERS)
+def test_their_weights_have_our_networks_names_and_shapes(name) -> None:
+    design, _, create = OF_OTHER_LADDERS[name]
+    with torch.device("meta"):
+        reference, model = create(), build(design)
+        ours = {key: tuple(value.shape) for key, value in to_reference(model).items()}
+    assert ours == {key: tuple(value.shape) for key, value in reference.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["resnet50d", "seresnet50", "resnetrs50", "convnextv2_tiny", "isotropic_small"])
+def test_outputs_of_networks_of_other_ladders_agree_in_both_directions(name) -> None:
+    design, _, create = OF_OTHER_LADDERS[name]
+    reference, model = empty(create), empty(lambda: build(design))
+    randomise(reference, seed=0)
+    load_reference(model, reference.state_dict())
+    for size in SIZES:
+        assert_same_outputs(model, reference, size)
+    randomise(model, seed=1)
+    reference.load_state_dict(to_reference(model), strict=True)
     assert_same_outputs(model, reference, SIZES[1])
 
 
@@ -175,7 +273,7 @@ def test_another_depth_is_refused_with_the_keys() -> None:
 def test_steps_in_between_have_no_counterpart(name) -> None:
     model = build(name, regime="micro", num_classes=5)
     for call in (to_reference, lambda network: load_reference(network, {})):
-        with pytest.raises(InteropError, match="resnet50 and separate_downsampling"):
+        with pytest.raises(InteropError, match=r"^no other library has this network; it would be a \w+, but for \w+="):
             call(model)
 
 
@@ -186,10 +284,40 @@ def test_a_resnet_of_other_depths_has_its_counterpart() -> None:
     assert_same_outputs(model.eval(), reference.eval(), (96, 64))
 
 
-@pytest.mark.parametrize("flags", [{"norm": "ln"}, {"stem_stride": 2}, {"groups": "depthwise"}, {"fewer_acts": True}])
-def test_an_end_with_another_structure_is_refused(flags) -> None:
-    with pytest.raises(InteropError, match="resnet50 and separate_downsampling"):
-        to_reference(small("resnet", **flags))
+REFUSED = [
+    ("resnet", {"norm": "ln"}, "resnet, but for norm=ln"),
+    ("resnet", {"stem_stride": 2}, "resnet, but for stem_stride=2"),
+    ("resnet", {"groups": "depthwise"}, "resnet, but for groups=depthwise"),
+    ("resnet", {"fewer_acts": True, "stem": "patchify"}, "resnet, but for stem=patchify, fewer_acts=True"),
+    ("resnet", {"early_stride": True}, "resnet, but for early_stride=True"),
+    ("resnet", {"grn": True}, "resnet, but for grn=True"),
+    ("resnet", {"depths": (1, 1, 1)}, r"resnet, but for depths=\[1, 1, 1\]"),
+    ("convnext", {"squeeze_excite": 0.5}, "convnext, but for squeeze_excite=0.5"),
+    ("convnext", {"depths": (2,), "stem_stride": 16, "grn": True}, "isotropic convnext, but for grn=True"),
+]
+
+
+@pytest.mark.parametrize("end, flags, message", REFUSED)
+def test_an_end_with_another_structure_is_refused(end, flags, message) -> None:
+    with pytest.raises(InteropError, match=f"^no other library has this network; it would be a {message}$"):
+        to_reference(small(end, **flags))
+
+
+@pytest.mark.parametrize("flags", [DEEP, RS, {"pooled_shortcut": True}, {"squeeze_excite": 1.0}, {"dropout": 0.3}])
+def test_only_the_library_that_has_a_variant_is_a_source(flags) -> None:
+    model = small("resnet", **flags)
+    other = small("resnet", **flags)
+    randomise(model, seed=0)
+    load_reference(other, to_reference(model, "timm"))
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
+    if "dropout" not in flags:
+        with pytest.raises(InteropError, match=r"source='torchvision' is not one of: timm$"):
+            to_reference(model, "torchvision")
+
+
+def test_flags_without_effect_on_a_convnext_keep_its_counterparts() -> None:
+    model = small("convnext", early_stride=True, pooled_shortcut=True)
+    assert set(to_reference(model, "torchvision")) == set(to_reference(small("convnext"), "torchvision"))
 
 
 def test_unknown_sources_are_refused() -> None:

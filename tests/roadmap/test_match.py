@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from roadmap import Design, DesignError, complexity_of, design_for, match_width
-from roadmap.match import WIDTHS
+from roadmap.match import widths_for
 from roadmap.plan import plan_network
 from tests.roadmap.test_resolve import all_subsets
 
@@ -49,7 +49,9 @@ def test_every_subset_meets_the_budget_or_no_width_does(regime: str) -> None:
             DesignError, match=r"cannot be met within 2%; nearest for this design: 15\.0\d \(width 6\.25\)"
         ):
             match_width(design_for(kind, regime), target)
-        costs = [complexity_of(design_for(kind, regime, width=width)).gmacs for width in WIDTHS if 4 <= width <= 8]
+        costs = [
+            complexity_of(design_for(kind, regime, width=width)).gmacs for width in widths_for(4) if 4 <= width <= 8
+        ]
         assert costs[0] < 0.9 * target < 1.1 * target < costs[-1]
         assert min(abs(cost - target) for cost in costs) > 0.02 * target
 
@@ -65,10 +67,11 @@ def test_random_subsets_meet_the_budget_at_the_cost_of_their_kind() -> None:
                 check_matches(regime, target, one)
 
 
-def test_no_width_gives_channels_that_the_tried_ones_do_not() -> None:
-    """Between two thresholds of the four roundings lies a multiple of 1/32, so the search leaves no network out."""
-    stages = [tuple(Design(width=width).stage_width(i) for i in range(4)) for width in WIDTHS if width <= 16]
-    between = {tuple(round(2**i * steps / 999) for i in range(4)) for steps in range(999, 16 * 999 + 1)}
+@pytest.mark.parametrize("count", [1, 2, 4, 5])
+def test_no_width_gives_channels_that_the_tried_ones_do_not(count: int) -> None:
+    """Between two thresholds of the stages' roundings lies a tried width, so the search leaves no network out."""
+    stages = [tuple(Design(width=width).stage_width(i) for i in range(count)) for width in widths_for(count)]
+    between = {tuple(round(2**i * steps / 999) for i in range(count)) for steps in range(999, 16 * 999 + 1)}
     assert between <= set(stages)
     assert all(sum(a != b for a, b in zip(one, other, strict=True)) <= 1 for one, other in pairwise(stages))
 
@@ -106,7 +109,7 @@ def test_of_widths_that_give_the_same_network_the_roundest_is_taken() -> None:
 
     for target in (3.9, 4.1, 4.7, 5.1):
         matched = match_width(design_for("width"), target).width
-        same = [width for width in WIDTHS if channels(width) == channels(matched)]
+        same = [width for width in widths_for(4) if channels(width) == channels(matched)]
         assert matched == min(same, key=lambda width: width.as_integer_ratio()[1])
 
 
@@ -114,6 +117,20 @@ def test_the_count_is_the_papers_whatever_the_stem_stride() -> None:
     plain = match_width(design_for("kernel_7"), 4.5)
     small = match_width(design_for("kernel_7", stem_stride=1), 4.5)
     assert small == plain.replace(stem_stride=1)
+
+
+@pytest.mark.parametrize(
+    "flags, target",
+    [
+        ({"depths": (18,), "stem_stride": 16}, 4.3),
+        ({"depths": (2, 2, 4, 2, 2)}, 1.5),
+        ({"stem": "deep_conv", "pooled_shortcut": True, "squeeze_excite": 0.25, "grn": True}, 4.5),
+    ],
+)
+def test_networks_of_other_ladders_and_numbers_of_stages_meet_a_budget(flags, target) -> None:
+    for name in ("resnet50", "separate_downsampling"):
+        matched = match_width(design_for(name, **flags), target)
+        assert complexity_of(matched).gmacs == pytest.approx(target, rel=0.02)
 
 
 def test_image_size_and_classes_can_be_others() -> None:

@@ -6,14 +6,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.layers import SEModule
+from timm.layers.grn import GlobalResponseNorm as TimmResponseNorm
 from torch import Tensor, nn
 from torch.nn import functional
 
 from roadmap import STEPS, Design, DesignError, build, design_for
+from roadmap.layers import DropPath, GlobalResponseNorm, SqueezeExcite
 from roadmap.network import RoadmapNet
 from roadmap.plan import plan_network
 from tests.roadmap.designs import (
+    ANY_DEPTHS,
     FLAG_VALUES,
+    OTHERS,
     SMALL,
     STRUCTURE,
     all_pairs,
@@ -25,9 +30,16 @@ from tests.roadmap.designs import (
 
 pytestmark = pytest.mark.numeric
 
-COVERING = covering_array(FLAG_VALUES, 320)
+ANY = FLAG_VALUES | {"depths": ANY_DEPTHS}
+COVERING = covering_array(ANY, 320)
 STEP_NAMES = [step.name for step in STEPS]
+ALL_NAMES = [*STEP_NAMES, *OTHERS]
 TINY_STEPS = {"regime": "micro", "depths": (1, 1, 2, 1), "width": 8, "num_classes": 5}
+
+
+def tiny(name: str, **flags) -> RoadmapNet:
+    """A step, or one of the other networks, at a size for tests."""
+    return build(OTHERS[name], num_classes=5, **flags) if name in OTHERS else build(name, **TINY_STEPS, **flags)
 
 
 def images(count: int = 2, size: tuple[int, int] = (32, 32), seed: int = 0) -> Tensor:
@@ -42,6 +54,8 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
             noise = torch.rand(value.shape, generator=generator)
             if value.ndim > 1:
                 value.copy_((noise - 0.5) * (12 / value[0].numel()) ** 0.5)
+            elif name.endswith("se.fc1.bias"):
+                value.copy_(noise + 1)  # no ReLU is closed for all images
             else:
                 value.copy_(noise - 0.5 if name.endswith(("bias", "mean")) else noise + 0.5)
 
@@ -53,24 +67,39 @@ def loss_of(model: nn.Module, x: Tensor) -> Tensor:
 
 def test_covering_array_holds_every_pair_of_flag_values() -> None:
     held = set().union(*(pairs_of(flags) for flags in COVERING))
-    assert held == all_pairs(FLAG_VALUES)
+    assert held == all_pairs(ANY)
     assert len({name_of(flags) for flags in COVERING}) >= 300
 
 
+def make_everything_show(model: nn.Module) -> None:
+    """No zeros among the weights, and no branch that noise drops for all images."""
+    randomise(model)
+    for module in model.modules():
+        if isinstance(module, DropPath):
+            module.rate = 0.0
+
+
 @pytest.mark.parametrize("flags", COVERING, ids=name_of)
-def test_any_flags_give_a_finite_gradient_in_every_parameter(flags) -> None:
+def test_any_flags_train(flags) -> None:
+    """A first step from the initial weights is finite; away from their zeros every parameter gets a gradient."""
     torch.manual_seed(0)
-    model = build(Design(**SMALL, **flags), num_classes=5)
-    loss_of(model, images()).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
+    model = build(Design(width=8, **flags), num_classes=5)
+    for prepare in (lambda network: None, make_everything_show):
+        prepare(model)
+        model.zero_grad()
+        loss = loss_of(model, images(4, (40, 33)))
+        loss.backward()
+        assert loss.isfinite()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+    assert [name for name, parameter in model.named_parameters() if not parameter.grad.any()] == []
 
 
 @pytest.mark.parametrize("name", STEP_NAMES)
 def test_every_parameter_of_a_step_learns(name) -> None:
     torch.manual_seed(0)
-    model = build(name, **TINY_STEPS, layer_scale=0.1)
+    model = tiny(name, layer_scale=0.1)
     loss_of(model, images(4, (64, 64))).backward()
     unused = [key for key, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0]
     assert unused == []
@@ -79,7 +108,7 @@ def test_every_parameter_of_a_step_learns(name) -> None:
 @settings(deadline=None, max_examples=60)
 @given(
     flags=st.fixed_dictionaries({flag: st.sampled_from(values) for flag, values in STRUCTURE.items()}),
-    depths=st.tuples(*[st.integers(1, 2)] * 4),
+    depths=st.lists(st.integers(1, 2), min_size=1, max_size=5),
     width=st.floats(1, 12),
     kernel_size=st.integers(0, 15).map(lambda half: 2 * half + 1),
     size=st.tuples(st.integers(28, 256), st.integers(28, 256)),
@@ -123,10 +152,10 @@ def test_a_size_that_does_not_divide_is_padded_with_zeros_on_the_right_and_botto
         torch.testing.assert_close(model.stem(odd), model.stem(padded))
 
 
-@pytest.mark.parametrize("name", STEP_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_channels_last_gives_the_same_outputs_and_gradients(name) -> None:
     """Gradients in fp64: a ReLU or a max-pool whose inputs nearly tie makes another gradient of fp32's rounding."""
-    plain = build(name, **TINY_STEPS, layer_scale=1e-6)
+    plain = tiny(name, layer_scale=1e-6)
     randomise(plain)
     last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
     x = images(4, (64, 48))
@@ -142,9 +171,9 @@ def test_channels_last_gives_the_same_outputs_and_gradients(name) -> None:
 
 
 @pytest.mark.parametrize("drop_path", [0.0, 0.5])
-@pytest.mark.parametrize("name", STEP_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_checkpointing_gives_the_same_outputs_gradients_and_statistics(name, drop_path) -> None:
-    plain = build(name, **TINY_STEPS, layer_scale=0.1, drop_path=drop_path)
+    plain = tiny(name, layer_scale=0.1, drop_path=drop_path)
     randomise(plain)
     saving = copy.deepcopy(plain)
     saving.set_grad_checkpointing()
@@ -212,20 +241,86 @@ def test_without_training_stochastic_depth_does_nothing() -> None:
     assert torch.equal(one(images()), other(images()))
 
 
-@pytest.mark.parametrize("init", ["kaiming", "trunc_normal"])
+@pytest.mark.parametrize("init", ["kaiming", "zero_gamma", "trunc_normal"])
 def test_initial_weights(init) -> None:
     torch.manual_seed(0)
     model = build("layer_norm", regime="micro", width=64, init=init, layer_scale=1e-6)
     convs = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
     for name, conv in convs.items():
         fan_out = conv.out_channels * conv.kernel_size[0] ** 2  # as torch counts it, groups or not
-        expected = (2 / fan_out) ** 0.5 if init == "kaiming" else 0.02
+        expected = 0.02 if init == "trunc_normal" else (2 / fan_out) ** 0.5
         assert float(conv.weight.detach().std()) == pytest.approx(expected, rel=0.1), name
         assert conv.bias is None or not conv.bias.any()
     if init == "trunc_normal":
         assert float(model.head.fc.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
         assert not model.head.fc.bias.any()
     assert all(bool((block.gamma == 1e-6).all()) for stage in model.stages for block in stage.blocks)
+
+
+@pytest.mark.parametrize("flags", covering_array(FLAG_VALUES | {"init": ("zero_gamma",)}, 30, seed=4), ids=name_of)
+def test_zero_gamma_makes_blocks_start_as_their_shortcut_where_a_norm_ends_the_branch(flags) -> None:
+    model = build(Design(**SMALL, **flags)).eval()
+    norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, nn.BatchNorm2d | nn.LayerNorm)}
+    zero = {name for name, norm in norms.items() if not norm.weight.any()}
+    assert zero == {name for name in norms if name.endswith("pw_out.norm")}
+    assert bool(zero) != flags["fewer_norms"]
+    block = model.stages[-1].blocks[-1]
+    x = torch.randn(2, block_input(model), 5, 5)
+    shortcut = block.shortcut(x)
+    for name in block.after:
+        shortcut = block.get_submodule(name)(shortcut)
+    if zero:
+        torch.testing.assert_close(block(x), shortcut)
+
+
+def test_squeeze_excite_and_response_norm_compute_what_timms_do() -> None:
+    x = torch.randn(3, 24, 6, 5, dtype=torch.float64)
+    pairs = [
+        (SqueezeExcite(24, 8), SEModule(24, rd_ratio=0.25)),
+        (GlobalResponseNorm(24), TimmResponseNorm(24, channels_last=False)),
+    ]
+    for ours, theirs in pairs:
+        randomise(ours.double())
+        theirs.double().load_state_dict(ours.state_dict())
+        torch.testing.assert_close(ours(x), theirs(x))
+    assert not GlobalResponseNorm(4).weight.any()
+    assert not GlobalResponseNorm(4).bias.any()
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 8])
+def test_a_pooled_shortcut_averages_what_there_is(side) -> None:
+    shortcut = build(Design(**SMALL, pooled_shortcut=True)).eval().stages[1].blocks[0].shortcut
+    shortcut.conv, shortcut.norm = nn.Identity(), nn.Identity()
+    x = torch.randn(1, 32, side, side)
+    expected = [[x[..., i : i + 2, j : j + 2].mean((2, 3)) for j in range(0, side, 2)] for i in range(0, side, 2)]
+    torch.testing.assert_close(shortcut(x), torch.stack([torch.stack(row, -1) for row in expected], -2))
+
+
+def test_dropout_thins_the_classifiers_input_in_training_alone() -> None:
+    model = build(Design(**SMALL, dropout=0.6), num_classes=0)
+    x = images(32)
+    torch.manual_seed(0)
+    freeze_statistics(model)
+    thinned, whole = model(x), model.eval()(x)
+    gone = (thinned == 0) & (whole != 0)
+    assert float(gone.sum() / (whole != 0).sum()) == pytest.approx(0.6, abs=0.05)
+    torch.testing.assert_close(thinned[~gone], whole[~gone] / 0.4)
+
+
+def test_per_sample_gradients_by_function_transforms() -> None:
+    for name in ("convnext_v2", "convnext_d_se"):  # without BatchNorm, which mixes samples
+        model = tiny(name, layer_scale=0.1).double()
+        randomise(model)
+        x = images(3).double()
+
+        def loss(weights: dict[str, Tensor], image: Tensor, model: nn.Module = model) -> Tensor:
+            return torch.func.functional_call(model, weights, (image[None],)).square().sum()
+
+        weights = {key: value.detach() for key, value in model.named_parameters()}
+        each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+        model(x).square().sum().backward()
+        for key, value in model.named_parameters():
+            torch.testing.assert_close(each[key].sum(0), value.grad, msg=lambda text, key=key: f"{key}: {text}")
 
 
 def test_norms_start_as_the_identity() -> None:
@@ -245,10 +340,10 @@ def test_layer_norm_normalises_each_location_over_channels() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
-@pytest.mark.parametrize("name", ["resnet50", "layer_norm", "separate_downsampling"])
+@pytest.mark.parametrize("name", ["resnet50", "layer_norm", "separate_downsampling", *OTHERS])
 def test_autocast_trains_and_stays_near_full_precision(name, dtype) -> None:
     torch.manual_seed(0)
-    model = build(name, **TINY_STEPS)
+    model = tiny(name)
     x = images(4, (64, 64))
     full = model.eval()(x)
     with torch.autocast("cpu", dtype=dtype):
@@ -258,12 +353,18 @@ def test_autocast_trains_and_stays_near_full_precision(name, dtype) -> None:
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", STEP_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_built_on_the_meta_device(name) -> None:
     with torch.device("meta"):
-        model = build(name)
+        model = build(OTHERS.get(name, name))
         assert model(torch.empty(2, 3, 64, 64)).shape == (2, 1000)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_a_squeeze_excite_network_keeps_its_type_under_autocast() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for name in ("resnet_rs", "convnext_v2", "convnext_d_se"):
+            assert tiny(name, layer_scale=0.1).forward_features(images()).dtype == torch.bfloat16, name
 
 
 PARAMETER_NAMES = {
@@ -276,6 +377,21 @@ PARAMETER_NAMES = {
             for role in ("pw_in", "spatial", "pw_out", "shortcut")
             for part in ("conv.weight", "norm.weight", "norm.bias")
         ),
+        "head.fc.weight",
+        "head.fc.bias",
+    },
+    "resnet_rs": {
+        *(
+            f"stem.{kind}{number}.{part}"
+            for number in ("", "_2", "_3", "_4")
+            for kind, part in (("conv", "weight"), ("norm", "weight"), ("norm", "bias"))
+        ),
+        *(
+            f"stages.0.blocks.0.{role}.{part}"
+            for role in ("pw_in", "spatial", "pw_out", "shortcut")
+            for part in ("conv.weight", "norm.weight", "norm.bias")
+        ),
+        *(f"stages.0.blocks.0.se.{fc}.{kind}" for fc in ("fc1", "fc2") for kind in ("weight", "bias")),
         "head.fc.weight",
         "head.fc.bias",
     },
@@ -296,7 +412,7 @@ PARAMETER_NAMES = {
 @pytest.mark.parametrize("name", PARAMETER_NAMES)
 def test_parameter_names_are_the_documented_ones(name) -> None:
     layer_scale = 1e-6 if name == "separate_downsampling" else None
-    model = build(name, regime="micro", layer_scale=layer_scale)
+    model = build(OTHERS.get(name, name), regime="micro", layer_scale=layer_scale)
     kept = {
         key
         for key, _ in model.named_parameters()

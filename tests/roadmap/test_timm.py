@@ -69,6 +69,25 @@ def test_the_default_preprocessing_is_that_of_the_runs() -> None:
     assert (config.input_size[1], config.num_classes) == (imagenet["image_size"], imagenet["classes"])
 
 
+@pytest.mark.parametrize("flags", [{"depths": (2,), "stem_stride": 16}, {"depths": (1, 1, 1, 1, 1)}])
+@pytest.mark.parametrize("name", ["resnet50", "separate_downsampling"])
+def test_features_of_any_number_of_stages(name, flags) -> None:
+    backbone = timm.create_model(f"roadmap_micro_{name}", features_only=True, **flags)
+    stride = flags.get("stem_stride", 4)
+    reductions = [stride * 2**stage for stage in range(len(flags["depths"]))]
+    assert backbone.feature_info.reduction() == reductions
+    assert [feature.shape[-1] for feature in backbone(torch.randn(2, 3, 64, 64))] == [64 // r for r in reductions]
+
+
+@pytest.mark.parametrize("flags", [{"stem": "deep_conv", "early_stride": True, "squeeze_excite": 0.5}, {"grn": True}])
+def test_features_with_flags_of_other_ladders(flags) -> None:
+    model = timm.create_model("roadmap_micro_resnet50", **flags).eval()
+    backbone = timm.create_model("roadmap_micro_resnet50", features_only=True, **flags).eval()
+    backbone.load_state_dict(without_head(model), strict=True)
+    x = torch.randn(1, 3, 50, 34)
+    torch.testing.assert_close(backbone(x)[-1], model.forward_features(x))
+
+
 def test_some_features() -> None:
     backbone = timm.create_model("roadmap_micro_kernel_7", features_only=True, out_indices=(1, 3), stem_stride=2)
     assert [f.shape[-1] for f in backbone(torch.randn(2, 3, 64, 64))] == [16, 4]

@@ -15,8 +15,8 @@ from roadmap.steps import CHANGES, STEPS
 DESIGN = {
     "depths": ["[1,1,1,1]", "[2,1,3,1]", "[1,2]", "[0,1,1,1]"],
     "width": ["8", "16", "12.5", "24", "-1"],
-    "stem": ["resnet", "patchify", "mlp"],
-    "stem_stride": ["1", "2", "4", "3"],
+    "stem": ["resnet", "deep", "deep_conv", "patchify", "mlp"],
+    "stem_stride": ["1", "2", "4", "8", "16", "3"],
     "groups": ["depthwise", "1", "2", "4", "0"],
     "kernel_size": ["1", "3", "5", "7", "13", "4"],
     "inverted": ["true", "false"],
@@ -27,9 +27,14 @@ DESIGN = {
     "norm": ["bn", "ln", "gn"],
     "separate_downsample": ["true", "false"],
     "boundary_norms": ["true", "false"],
+    "early_stride": ["true", "false"],
+    "pooled_shortcut": ["true", "false"],
+    "squeeze_excite": ["null", "0.0625", "0.25", "0"],
+    "grn": ["true", "false"],
     "layer_scale": ["null", "1e-6", "0.1", "-1"],
-    "init": ["kaiming", "trunc_normal", "zeros"],
+    "init": ["kaiming", "zero_gamma", "trunc_normal", "zeros"],
     "drop_path": ["0", "0.2", "0.5", "1"],
+    "dropout": ["0", "0.25", "1"],
 }
 TOP = {
     "+step": [step.name for step in STEPS] + ["kernel_6"],

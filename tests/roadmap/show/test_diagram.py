@@ -11,11 +11,12 @@ from matplotlib.patches import FancyBboxPatch, Polygon
 from matplotlib.text import Text
 
 from roadmap import STEPS, Design, DesignError, design_for
+from roadmap.operations import Op
 from roadmap.plan import BlockPlan, plan_network
 from roadmap.show.diagram import block_diagram, diagrams_of, draw_block, save_diagram, stem_diagram
-from roadmap.show.drawing import HALF, THIN, draw, touched
+from roadmap.show.drawing import HALF, THIN, Diagram, draw, touched
 from tests.conftest import ROOT
-from tests.roadmap.designs import SMALL, STRUCTURE, covering_array, name_of
+from tests.roadmap.designs import OTHERS, SMALL, STRUCTURE, covering_array, name_of
 
 STEP_NAMES = [step.name for step in STEPS]
 
@@ -25,7 +26,12 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text()]
 
 
-SLOTS = {"bn": "BN", "ln": "LN", "relu": "ReLU", "gelu": "GELU", "layer_scale": "layer scale 1e-06"}
+SLOTS = {"bn": "BN", "ln": "LN", "grn": "GRN", "relu": "ReLU", "gelu": "GELU", "layer_scale": "layer scale 1e-06"}
+
+
+def slot(op: Op) -> str:
+    """What stands in the shape of an operation between convolutions."""
+    return f"SE {op.value}" if op.kind == "squeeze_excite" else SLOTS[op.kind]
 
 
 def check_block(figure: Figure, block: BlockPlan) -> None:
@@ -36,15 +42,16 @@ def check_block(figure: Figure, block: BlockPlan) -> None:
     assert channels == [f"{conv.c_in} → {conv.c_out}" for conv in block.convs]
     for conv in block.convs:
         assert ("depthwise" in " ".join(written)) or not conv.groups == conv.c_in > 1
-    slots = [SLOTS[op.kind] for op in (*block.branch, *block.after) if op.kind != "conv"]
-    assert [text for text in written if text in SLOTS.values()] == slots
+    slots = [slot(op) for op in (*block.branch, *block.after) if op.kind != "conv"]
+    assert [text for text in written if text in SLOTS.values() or text.startswith("SE ")] == slots
     assert written.count("+") == 1
-    shortcut = [text for text in written if text == "identity" or text.startswith("1×1, ")]
+    shortcut = [text for text in written if text == "identity" or text.startswith(("1×1, ", "avg-pool "))]
     what = "identity"
     if block.shortcut:
-        conv, norm = block.shortcut
+        *pool, conv, norm = block.shortcut
         stride = f", stride {conv.stride}" if conv.stride > 1 else ""
-        what = f"1×1, {conv.c_in} → {conv.c_out}{stride}, {SLOTS[norm.kind]}"
+        what = "avg-pool 2×2, stride 2, " * len(pool)
+        what += f"1×1, {conv.c_in} → {conv.c_out}{stride}, {SLOTS[norm.kind]}"
     assert shortcut == [what]
 
 
@@ -89,6 +96,24 @@ def test_stem_and_its_pooling() -> None:
     assert [op.text for op in stem_diagram(design_for("separate_downsampling")).shapes] == ["4×4", "LN"]
 
 
+def test_deep_stems() -> None:
+    layer = [("3×3", ""), ("BN", ""), ("ReLU", "")]
+    for stem, end in (("deep", [("max-pool 3×3, stride 2", "")]), ("deep_conv", layer)):
+        shapes = stem_diagram(Design(stem=stem)).shapes
+        assert [shape.text for shape in shapes] == [text for text, _ in [*layer * 3, *end]]
+        assert [shape.detail for shape in shapes[::3]][:3] == ["3 → 32, stride 2", "32 → 32", "32 → 64"]
+
+
+def test_networks_with_other_numbers_of_stages_stand_side_by_side() -> None:
+    one, two = design_for("gelu", depths=(2,)), design_for("gelu", depths=(2, 2))
+    assert [diagram.part for diagram in diagrams_of({"a": one, "b": two})] == [
+        "last block of stage 1; depths 2",
+        "last block of stage 1; depths 2, 2",
+    ]
+    four = design_for("separate_downsampling")
+    assert diagrams_of({"a": one, "b": four})[1].part.startswith("last block of stage 1")
+
+
 PARTS = {
     "enhanced_recipe": "last block of stage 1",
     "stage_ratio": "last block of stage 1",
@@ -126,10 +151,18 @@ def test_only_what_differs_is_outlined() -> None:
     assert (outlined(kernel, 0), outlined(kernel, 1)) == (["dashed"], ["solid"])
 
 
-@pytest.mark.parametrize("name", STEP_NAMES)
+def views_of(name: str) -> list[Diagram]:
+    """A step beside its parent; of another network its parts that no step has, with all that can scale a branch."""
+    if name not in OTHERS:
+        parent = next(step.parent for step in STEPS if step.name == name)
+        return diagrams_of({parent or "none": design_for(parent or name), name: design_for(name)})
+    design = OTHERS[name].replace(layer_scale=1e-6, drop_path=0.1)
+    return [stem_diagram(design), block_diagram(design, min(2, len(design.depths)), first=True)]
+
+
+@pytest.mark.parametrize("name", [*STEP_NAMES, *OTHERS])
 def test_no_text_leaves_the_page_or_covers_another(name) -> None:
-    step = next(step for step in STEPS if step.name == name)
-    figure = draw(diagrams_of({step.parent or "none": design_for(step.parent or name), name: design_for(name)}))
+    figure = draw(views_of(name))
     renderer = FigureCanvasAgg(figure).get_renderer()
     boxes = [text.get_window_extent(renderer) for text in figure.findobj(Text) if text.get_text()]
     for index, box in enumerate(boxes):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from roadmap import STEPS, Design, DesignError, build, complexity_of, design_for, paper
 from roadmap.plan import plan_network
 from roadmap.show.diagram import diagrams_of
-from roadmap.show.explain import _all_ops, block_words, explain, receptive_fields
+from roadmap.show.explain import Comparison, _all_ops, _costs, block_words, explain, receptive_fields
 from tests.roadmap.designs import FLAG_VALUES, SMALL
 
 STEP_NAMES = [step.name for step in STEPS]
@@ -21,8 +21,8 @@ def linear_everywhere(design: Design) -> nn.Module:
     """The network with weights that let every input pixel show: positive, nothing gated, averages for maxima."""
     torch.manual_seed(0)
     model = build(design, num_classes=1).double().eval()
-    if hasattr(model.stem, "pool"):
-        model.stem.pool = nn.AvgPool2d(3, 2, 1)
+    for name in [name for name, module in model.stem.named_children() if isinstance(module, nn.MaxPool2d)]:
+        setattr(model.stem, name, nn.AvgPool2d(3, 2, 1))
     for parameter in model.parameters():
         parameter.data.uniform_(0.5, 1.5)
     return model
@@ -50,13 +50,17 @@ def measured_field(model: nn.Module, stage: int, side: int) -> int:
         ("layer_norm", {"kernel_size": 3}),
         ("separate_downsampling", {"kernel_size": 3}),
         ("separate_downsampling", {"kernel_size": 5, "stem_stride": 2}),
+        ("resnet50", {"early_stride": True, "stem": "deep"}),
+        ("resnet50", {"kernel_size": 1, "pooled_shortcut": True, "stem": "deep_conv", "stem_stride": 8}),
+        ("resnet50", {"depths": (2, 1), "stem_stride": 8}),
+        ("separate_downsampling", {"depths": (2,), "stem_stride": 16, "kernel_size": 3}),
     ],
 )
 def test_receptive_fields_are_what_gradients_reach(step, flags) -> None:
-    design = design_for(step, width=2, depths=(1, 2, 1, 1), **flags)
+    design = design_for(step, **{"width": 2, "depths": (1, 2, 1, 1)} | flags)
     model = linear_everywhere(design)
     for stage, field in enumerate(receptive_fields(design)[:3]):
-        side = 32 * (field // 16 + 2)
+        side = 128 * (field // 64 + 2)
         assert measured_field(model, stage, side) == field
 
 
@@ -175,6 +179,46 @@ def test_two_different_networks_are_never_called_the_same(flag, base) -> None:
         assert (_all_ops(one) != _all_ops(other)) == (plans[0] != plans[1])
         before, after = diagrams_of({"": one, " ": other})
         assert (before.shapes != after.shapes) == any(p.stem != q.stem or p.stages != q.stages for p, q in [plans])
+
+
+def test_operations_of_other_ladders_in_words() -> None:
+    design = Design(stem="deep", pooled_shortcut=True, squeeze_excite=0.25, grn=True, dropout=0.25)
+    parts = _all_ops(design)
+    assert parts["first block of stage 2"] == [
+        "pw_in 1x1 256 -> 128",
+        "bn",
+        "relu",
+        "spatial 3x3 128 -> 128, stride 2",
+        "bn",
+        "relu",
+        "grn",
+        "pw_out 1x1 128 -> 512",
+        "bn",
+        "squeeze-excite 512 -> 128 -> 512",
+        "+ avg-pool 2x2, stride 2, shortcut 1x1 256 -> 512, bn",
+        "relu",
+    ]
+    assert parts["stem"][3:6] == ["conv 3x3 32 -> 32", "bn", "relu"]
+    assert parts["head"] == ["global average pooling", "dropout 0.25", "linear classifier"]
+
+
+def test_an_isotropic_network_is_told_by_its_one_stage() -> None:
+    parts = _all_ops(design_for("separate_downsampling", depths=(18,), width=384, stem_stride=16))
+    assert list(parts) == ["stem", "first block of stage 1", "its other blocks", "head"]
+    assert parts["stem"] == ["conv 16x16 3 -> 384, stride 16, bias"]
+
+
+def test_costs_of_networks_with_other_numbers_of_stages_stand_side_by_side() -> None:
+    one, twelve = Design(depths=(1,), width=8), Design(depths=(1,) * 12, width=1)
+    lines = _costs(Comparison("after", "before", one, twelve), 64, 10).splitlines()[2:]
+    assert [line.split("  ")[1].strip() for line in lines] == [
+        "stem",
+        *(f"stage {number}" for number in range(1, 13)),
+        "head",
+        "total",
+    ]
+    assert len(lines[1].split()) == 2 + 8
+    assert len(lines[2].split()) == 2 + 4
 
 
 def test_unknown_names() -> None:
