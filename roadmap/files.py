@@ -5,6 +5,7 @@ variable ROADMAP_PATH, several with the system's path separator between them, or
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,13 @@ from roadmap.errors import DesignError
 CONF = Path(__file__).resolve().parent.parent / "conf"
 VARIABLE = "ROADMAP_PATH"
 OPTIONS = ("--config-dir", "-cd")  # Hydra's
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Hydra reads it: 4e-5 is a number."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def use_config_dir(arguments: Sequence[str]) -> None:
@@ -70,7 +78,7 @@ def read(path: Path) -> Mapping[str, Any]:
         DesignError: it is no YAML, or no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
     except yaml.YAMLError as error:
         raise DesignError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, Mapping):
