@@ -9,12 +9,13 @@ from typing import Any
 from experiments.config.fields import beside_before
 from experiments.config.registry import RECIPE, unread
 from experiments.config.settings import Recipe, Settings
+from roadmap.design import flags_asked_by
 
 # Raised when a change of the code alters results, so that older records are not taken for new ones.
 RESULTS_VERSION = 1
 
 # Recipe fields that are part of the design or of the peak learning rate, which are hashed in their resolved form.
-_RESOLVED_ELSEWHERE = {"lr", "base_lr", "lr_batch", "drop_path", "layer_scale", "init"}
+_RESOLVED_ELSEWHERE = {"lr", "base_lr", "lr_batch", *flags_asked_by("recipe")}
 # Data fields that say where the images come from or what the design and `image_size` start from.
 _NOT_CONTENT = {"root", "download", "damaged_share", "image_size", "stem_stride"}
 

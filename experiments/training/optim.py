@@ -10,8 +10,10 @@ from torch.optim import Optimizer
 
 from experiments.config.registry import OPTIMIZERS, SCHEDULES
 from experiments.config.settings import Recipe
+from experiments.errors import ConfigError
 
 Kind = TypeVar("Kind", bound=Optimizer)
+LAMB_SINCE = (1, 0, 31)  # counts its steps in a tensor, which checkpoints hold
 GUARDED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # against being compiled
 
 
@@ -42,8 +44,12 @@ def lamb(groups: list[dict], recipe: Recipe, peak: float) -> Optimizer:
 
     It has no fused form: with fp16 the loss scaler asks the host whether a step overflowed.
     """
-    from timm.optim import Lamb  # takes seconds
+    import timm  # takes seconds
+    from timm.optim import Lamb
 
+    if tuple(map(int, timm.__version__.split(".")[:3])) < LAMB_SINCE:
+        needed = ".".join(map(str, LAMB_SINCE))
+        raise ConfigError(f"recipe.optimizer=lamb needs timm {needed} or newer, here is {timm.__version__}")
     first, second = recipe.betas
     return _spared(Lamb)(groups, lr=peak, betas=(first, second), max_grad_norm=None)
 

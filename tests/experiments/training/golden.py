@@ -40,7 +40,7 @@ RUNS = {
     "later": (  # what the other ladders add
         *("+step=separate_downsampling", "recipe.layer_scale=0.5", "recipe.optimizer=lamb", "recipe.loss=bce"),
         *("recipe.randaugment=null", "recipe.trivial_augment=true", "recipe.repeats=2", "recipe.train_scale=0.75"),
-        *("recipe.ema=0.9", "recipe.ema_every=3"),
+        *("recipe.ema=0.9", "recipe.ema_every=3", "recipe.dropout=0.2"),
     ),
 }
 

@@ -28,7 +28,6 @@ from tests.experiments.training.runs import settings_of
 
 pytestmark = pytest.mark.numeric
 GOLDEN = read_golden()
-AWAITED = ("dropout",)  # techniques that no network has yet
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -123,7 +122,7 @@ def _score(model: nn.Module, data: DataSource) -> dict[str, float]:
 # ---- a wrong engine is noticed
 
 
-@pytest.mark.parametrize("technique", [name for name in TECHNIQUES if name not in AWAITED])
+@pytest.mark.parametrize("technique", TECHNIQUES)
 def test_a_technique_that_is_ignored_shows(technique: str, tmp_path: Path) -> None:
     run = next(name for name in RUNS if is_on(settings_of(tmp_path, *RUNS[name]).recipe, technique))
     off = [f"recipe.{key}={'null' if value is None else value}" for key, value in TECHNIQUES[technique].items()]
