@@ -1,6 +1,6 @@
-"""The road from ResNet-50 to ConvNeXt ("A ConvNet for the 2020s", arXiv 2201.03545) as one configurable network.
+"""The roads from ResNet-50 to ConvNeXt (arXiv 2201.03545) and other networks as one configurable network.
 
-A design is a set of changes applied to ResNet-50; a step of the ladder is one such set. Importing this package is
+A design is a set of changes applied to ResNet-50; a step of a ladder is one such set. Importing this package is
 light: torch is imported when a network is first built.
 """
 
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from roadmap.match import match_width
     from roadmap.network import build
     from roadmap.resolve import design_for, label_of, set_of, step_at
-    from roadmap.steps import STEPS, Step
+    from roadmap.steps import ROADMAPS, STEPS, Roadmap, Step
 
 _HOMES = {
+    "ROADMAPS": "steps",
     "STEPS": "steps",
     "Complexity": "complexity",
     "Design": "design",
     "DesignError": "errors",
+    "Roadmap": "steps",
     "Step": "steps",
     "UserError": "errors",
     "build": "network",
@@ -33,10 +35,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "ROADMAPS",
     "STEPS",
     "Complexity",
     "Design",
     "DesignError",
+    "Roadmap",
     "Step",
     "UserError",
     "build",

@@ -8,6 +8,7 @@ from roadmap.design import Design
 from roadmap.operations import Op
 from roadmap.plan import NetworkPlan, Ops, plan_network
 from roadmap.resolve import design_for
+from roadmap.steps import DEFAULT
 
 Side = tuple[int, int]
 
@@ -65,13 +66,15 @@ def complexity_of(
     image_size: int | Side = 224,
     num_classes: int = 1000,
     in_chans: int = 3,
+    roadmap: str = DEFAULT.name,
 ) -> Complexity:
-    """Count a step or a design at an image size in pixels (224 and 1000 classes are what the paper counts).
+    """Count a step (of ConvNeXt's roadmap or the one that is named) or a design at an image size in pixels (224 and 1000 classes are what the paper counts).
 
     Raises:
         DesignError: an unknown step or regime.
     """
-    design = step_or_design if isinstance(step_or_design, Design) else design_for(step_or_design, regime)
+    named = not isinstance(step_or_design, Design)
+    design = design_for(step_or_design, regime, roadmap=roadmap) if named else step_or_design
     parts = complexity_by_part(design, image_size=image_size, num_classes=num_classes, in_chans=in_chans)
     return sum_of(parts.values())
 

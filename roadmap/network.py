@@ -13,6 +13,7 @@ from roadmap.design import Design
 from roadmap.layers import INITS, Row, attach
 from roadmap.plan import BlockPlan, NetworkPlan, StagePlan, plan_head, plan_network
 from roadmap.resolve import design_for
+from roadmap.steps import DEFAULT
 
 
 class Block(nn.Module):
@@ -174,17 +175,19 @@ def build(
     in_chans: int = 3,
     add: Iterable[str] = (),
     drop: Iterable[str] = (),
+    roadmap: str = DEFAULT.name,
     **flags: Any,
 ) -> RoadmapNet:
     """Build a step of the ladder, any set of changes, or a design; works under `torch.device("meta")`.
 
     Args:
         step_or_design: a step's name or a `Design` (which `flags` may alter; add and drop need a step).
-        regime: "tiny", "base" or "micro".
+        regime: "tiny", "base", "micro", "isotropic" or another of conf/regime.
         num_classes: 0 for a network without classifier.
         in_chans: channels of the input images.
         add: changes to add to the step's set.
         drop: changes to take away from it.
+        roadmap: the roadmap whose step it is.
         **flags: fields of `Design`.
 
     Raises:
@@ -194,4 +197,4 @@ def build(
         if tuple(add) or tuple(drop):
             raise TypeError("add and drop change a step's set; a Design takes flags")
         return RoadmapNet(step_or_design.replace(**flags), num_classes, in_chans)
-    return RoadmapNet(design_for(step_or_design, regime, add, drop, **flags), num_classes, in_chans)
+    return RoadmapNet(design_for(step_or_design, regime, add, drop, roadmap, **flags), num_classes, in_chans)

@@ -36,8 +36,3 @@ def filled(value: Any, regime_name: str) -> Any:
 def stem_stride_in(name: str, stride: int = 4) -> int:
     """The stem stride of a regime's networks where the data asks for `stride`: 4 times that for isotropic networks."""
     return stride * int(regime(name).get("stem_factor", 1))
-
-
-def at_published_size(name: str) -> dict[str, int]:
-    """The flags of a regime's networks for images of ImageNet's size, at which costs are published."""
-    return {"stem_stride": stem_stride_in(name)}

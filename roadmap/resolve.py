@@ -9,6 +9,7 @@ from roadmap.design import Design
 from roadmap.errors import DesignError
 from roadmap.plan import plan_network
 from roadmap.regimes import regime as regime_values
+from roadmap.regimes import stem_stride_in
 from roadmap.steps import CHANGES, DEFAULT, ROADMAPS, Roadmap, Step, alternatives, before, in_order, roadmap_named
 
 
@@ -87,7 +88,7 @@ def design_for(
         DesignError: an unknown step, change, regime, flag or value, or values that do not fit together.
     """
     start = regime_values(regime)
-    design = Design(depths=start["depths"], width=start["width"])
+    design = Design(depths=start["depths"], width=start["width"], stem_stride=stem_stride_in(regime))
     for name in set_of(step, add, drop, roadmap_named(roadmap)):
         design = design.replace(**FILES[name].design_in(regime))
     design = design.replace(**flags)

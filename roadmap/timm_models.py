@@ -1,4 +1,4 @@
-"""Registers every step in every regime with timm: `timm.create_model("roadmap_tiny_kernel_7")` after importing this."""
+"""Registers every network of the roadmaps in every regime with timm: `timm.create_model("roadmap_tiny_kernel_7")` after importing this."""
 
 import sys
 from collections.abc import Callable
@@ -8,10 +8,17 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 
 from roadmap.network import RoadmapNet
 from roadmap.regimes import REGIMES
-from roadmap.resolve import design_for
-from roadmap.steps import STEPS
+from roadmap.resolve import design_for, qualified
+from roadmap.steps import DEFAULT, ROADMAPS
 
-_NAMES = {f"roadmap_{regime}_{step.name}": (regime, step.name) for regime in REGIMES for step in STEPS}
+# Of the roadmaps beside ConvNeXt's those steps that change the network, e.g. roadmap_base_resnet_rs_squeeze_excite.
+_STEPS = {
+    qualified(step).replace(".", "_"): step.changes
+    for road in ROADMAPS.values()
+    for step in road.steps
+    if road is DEFAULT or step.own.design_in("tiny")
+}
+_NAMES = {f"roadmap_{regime}_{name}": (regime, changes) for regime in REGIMES for name, changes in _STEPS.items()}
 _DATA: dict[str, Any] = {
     "input_size": (3, 224, 224),
     "num_classes": 1000,
@@ -24,9 +31,9 @@ _DATA: dict[str, Any] = {
 }
 
 
-def _config(regime: str, step: str) -> dict[str, Any]:
+def _config(regime: str, changes: tuple[str, ...]) -> dict[str, Any]:
     """What timm keeps of a step, for images of 224 pixels."""
-    design = design_for(step, regime)
+    design = design_for(changes, regime)
     side = _DATA["input_size"][-1] // (design.stem_stride * 2 ** (len(design.depths) - 1))
     return {"url": "", **_DATA, "pool_size": (side, side)}
 
@@ -36,34 +43,34 @@ default_cfgs = generate_default_cfgs({name: _config(*key) for name, key in _NAME
 
 def _create(
     regime: str,
-    step: str,
+    changes: tuple[str, ...],
     num_classes: int = 1000,
     in_chans: int = 3,
     drop_path_rate: float = 0.0,
     **flags: Any,
 ) -> RoadmapNet:
     """Take timm's keyword names: drop_path_rate; anything else is a design flag."""
-    return RoadmapNet(design_for(step, regime, drop_path=drop_path_rate, **flags), num_classes, in_chans)
+    return RoadmapNet(design_for(changes, regime, drop_path=drop_path_rate, **flags), num_classes, in_chans)
 
 
 def _entry_point(name: str) -> Callable[..., RoadmapNet]:
-    regime, step = _NAMES[name]
+    regime, changes = _NAMES[name]
 
     def create(pretrained: bool = False, **kwargs: Any) -> RoadmapNet:
-        stages = len(kwargs.get("depths") or design_for(step, regime).depths)
+        stages = len(kwargs.get("depths") or design_for(changes, regime).depths)
         return build_model_with_cfg(
             _create,
             name,
             pretrained,
             feature_cfg={"out_indices": tuple(range(stages)), "flatten_sequential": True},
             regime=regime,
-            step=step,
+            changes=changes,
             **kwargs,
         )
 
     create.__name__ = create.__qualname__ = name
     create.__module__ = __name__
-    create.__doc__ = f"Step {step} of the roadmap in regime {regime}."
+    create.__doc__ = f"{name.removeprefix(f'roadmap_{regime}_')} in regime {regime}: {', '.join(changes) or 'no change'}."
     return create
 
 

@@ -28,7 +28,7 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
     cost = complexity_of(
         settings.design, image_size=settings.image_size, num_classes=source.num_classes, in_chans=source.in_chans
     )
-    published = settings.design.replace(**at_published_size(settings.regime))
+    published = settings.design.replace(stem_stride=stem_stride_in(settings.regime))
     paper = complexity_of(published, image_size=224, num_classes=1000)
     warning = chance_warning(history, source.num_classes, settings.design, job.loss)
     return {

@@ -58,7 +58,8 @@ def _explain(options: argparse.Namespace, road: Roadmap) -> None:
     if options.file:
         from roadmap.show.diagram import save_diagram
 
-        save_diagram(options.file, options.step, options.regime, options.add, options.drop, road)
+        how = (options.step, options.regime, options.add, options.drop, road)
+        _written(options.file, lambda path: save_diagram(path, *how))
         print(f"\nwrote {options.file}")
 
 

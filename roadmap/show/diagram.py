@@ -11,6 +11,7 @@ from roadmap.errors import DesignError
 from roadmap.plan import BlockPlan, Ops, plan_network
 from roadmap.show.drawing import Diagram, Shape, draw
 from roadmap.show.explain import compare
+from roadmap.steps import DEFAULT, Roadmap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,9 +67,14 @@ def draw_block(design: Design, stage: int = 1, *, first: bool = False, title: st
 
 
 def save_diagram(
-    path: Path, step: str, regime: str = "tiny", add: Iterable[str] = (), drop: Iterable[str] = ()
+    path: Path,
+    step: str,
+    regime: str = "tiny",
+    add: Iterable[str] = (),
+    drop: Iterable[str] = (),
+    road: Roadmap = DEFAULT,
 ) -> None:
-    """Draw a step beside its parent, or the altered set beside the step, into a PNG, SVG or PDF file.
+    """Draw a step of a roadmap beside its parent, or the altered set beside the step, into a PNG, SVG or PDF file.
 
     Raises:
         DesignError: another ending, an unknown name, or a set that cannot be.
@@ -76,7 +82,7 @@ def save_diagram(
     """
     if path.suffix.lower() not in FORMATS:
         raise DesignError(f"{path}: a figure ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
-    pair = compare(step, regime, add, drop)
+    pair = compare(step, regime, add, drop, road)
     designs = {pair.against: pair.before} if pair.against else {}
     figure = draw(diagrams_of({**designs, pair.title: pair.after}))
     from matplotlib import rc_context

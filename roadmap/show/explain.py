@@ -7,12 +7,13 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 
 from roadmap import paper
+from roadmap.changes import FILES
 from roadmap.complexity import complexity_by_part, sum_of
 from roadmap.design import FLAGS, Design
 from roadmap.plan import BlockPlan, Ops, plan_network
 from roadmap.resolve import design_for, label_of, set_of, step_at
 from roadmap.show.tables import describe
-from roadmap.steps import BY_NAME, step_named
+from roadmap.steps import DEFAULT, Roadmap
 
 SECTIONS = {
     "training techniques": "2.1",
@@ -40,20 +41,22 @@ class Comparison:
         return not self.against
 
 
-def compare(step: str, regime: str = "tiny", add: Iterable[str] = (), drop: Iterable[str] = ()) -> Comparison:
-    """A step beside its parent, or with `add` or `drop` the altered set beside the step itself.
+def compare(
+    step: str, regime: str = "tiny", add: Iterable[str] = (), drop: Iterable[str] = (), road: Roadmap = DEFAULT
+) -> Comparison:
+    """A step of a roadmap beside its parent, or with `add` or `drop` the altered set beside the step itself.
 
     Raises:
         DesignError: an unknown name, or a set that cannot be.
     """
-    here = step_named(step)
-    changes = set_of(step, add, drop)
+    here = road.step_named(step)
+    changes = set_of(step, add, drop, road)
     altered = changes != here.changes
     against = here.name if altered else here.parent or ""
     return Comparison(
         title=label_of(changes) if altered else here.name,
         against=against,
-        before=design_for(against or here.name, regime),
+        before=design_for(road.by_name[against or here.name].changes, regime),
         after=design_for(changes, regime),
     )
 
@@ -65,55 +68,78 @@ def explain(
     drop: Iterable[str] = (),
     image_size: int = 224,
     num_classes: int = 1000,
+    road: Roadmap = DEFAULT,
 ) -> str:
-    """Compare a step with its parent, or with `add` or `drop` the altered set with the step itself, as text.
+    """Compare a step of a roadmap with its parent, or with `add` or `drop` the altered set with the step itself, as text.
 
     Raises:
         DesignError: an unknown name, or a set that cannot be.
     """
     add, drop = tuple(add), tuple(drop)
-    pair = compare(step, regime, add, drop)
-    changes = set_of(step, add, drop)
+    pair = compare(step, regime, add, drop, road)
+    changes = set_of(step, add, drop, road)
     beside = f", compared with {pair.against}" if pair.against else ""
+    among = f" of roadmap {road.name}" if road is not DEFAULT else ""
+    own = add + drop or tuple(name for name in (step,) if name in changes)
     parts = [
-        f"{pair.title} in regime {regime}{beside}",
-        _origins(step, changes, regime, (*add, *drop)),
-        _wrapped(f"Changes in the set: {', '.join(changes) or 'none (ResNet)'}") + "\n" + _wrapped(_config(pair)),
+        f"{pair.title}{among} in regime {regime}{beside}",
+        _origins(step, changes, regime, (*add, *drop), road),
+        "\n".join(
+            [
+                _wrapped(f"Changes in the set: {', '.join(changes) or 'none (ResNet)'}"),
+                _wrapped(_config(pair)),
+                *(_wrapped(line) for line in _training(own, regime)),
+            ]
+        ),
         _op_order(pair),
         _costs(pair, image_size, num_classes),
     ]
     return "\n\n".join(parts)
 
 
-def _origins(step: str, changes: Sequence[str], regime: str, altered: Sequence[str]) -> str:
-    """Where the paper speaks of this network: its row, or the sections of the changes that make it another."""
-    name = step if not altered else step_at(changes)
-    row = paper.row(name, regime) if name else None
+def _origins(step: str, changes: Sequence[str], regime: str, altered: Sequence[str], road: Roadmap) -> str:
+    """Where it was published: its row, or the sections of the changes that make it another network."""
+    name = step if not altered else step_at(changes, road.step_named(step).recipe, road)
+    row = road.row(name, regime) if name else None
     if row:
-        return _published(row)
-    lines = ["The paper has no row for it."]
+        return _published(row, road)
+    lines = [f"{_who(road)} has no row for it."]
     for change in altered or (step,):
-        named = paper.row(change)
+        named = road.row(change)
         if named:
-            lines.append(f"Section {SECTIONS[named.section]} ({named.section}) is about {change}: {named.label}.")
+            lines.append(f"{_where(named, road)} is about {change}: {named.label}.")
     return "\n".join(lines)
+
+
+def _who(road: Roadmap) -> str:
+    return "The paper" if road is DEFAULT else road.title
+
+
+def _where(row: paper.PaperRow, road: Roadmap) -> str:
+    return f"Section {SECTIONS[row.section]} ({row.section})" if road is DEFAULT else f"{road.title} ({row.section})"
+
+
+def _training(names: Iterable[str], regime: str) -> list[str]:
+    """What changes set of the training, a line each."""
+    deltas = {name: FILES[name].delta_in(regime) for name in names}
+    keys = {name: {key: value for key, value in delta.items() if "." in key} for name, delta in deltas.items()}
+    return [f"Of the training, {name} sets: {describe(delta)}" for name, delta in keys.items() if delta]
 
 
 def _wrapped(text: str) -> str:
     return textwrap.fill(text, 118, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
-def _published(row: paper.PaperRow) -> str:
+def _published(row: paper.PaperRow, road: Roadmap) -> str:
     spread = f" ± {row.top1_std:.2f}" if row.top1_std is not None else ""
-    counted = f" ({row.gflops_counted:.2f} as counted: the printed column slipped)"
-    slipped = counted if row.gflops != row.gflops_counted else ""
-    parent = BY_NAME[row.step].parent
-    before = paper.row(parent, row.regime) if parent else None
+    parent = road.by_name[row.step].parent
+    before = road.row(parent, row.regime) if parent else None
     gain = f", {row.top1 - before.top1:+.2f} on {before.step}" if before else ""
-    return (
-        f"Paper, Section {SECTIONS[row.section]} ({row.section}): {row.label}\n"
-        f"{row.top1:.2f}{spread} % top-1{gain}; {row.gflops:.2f} GFLOPs as printed{slipped}"
-    )
+    printed = f"; {row.gflops:.2f} GFLOPs as printed" if row.gflops is not None else ""
+    if row.gflops != row.gflops_counted:
+        printed += f" ({row.gflops_counted:.2f} as counted: the printed column slipped)"
+    where = f"Paper, {_where(row, road)}" if road is DEFAULT else f"{road.source}: {row.section}"
+    return f"{_wrapped(f'{where}: {row.label}')}\n{row.top1:.2f}{spread} % top-1{gain}{printed}"
 
 
 def _config(pair: Comparison) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 from roadmap import paper
 from roadmap.changes import FILES
 from roadmap.complexity import complexity_of
-from roadmap.regimes import at_published_size
 from roadmap.resolve import design_for
 from roadmap.steps import CHANGES, DEFAULT, ROADMAPS, Roadmap
 
@@ -23,7 +22,7 @@ def ladder_rows(
     """One row per step with COLUMNS as keys; `gmacs` in 1e9, rounded to two decimals as the paper prints them."""
     rows: list[Row] = []
     for step in road.steps:
-        design = design_for(step.changes, regime, **at_published_size(regime))
+        design = design_for(step.changes, regime)
         cost = complexity_of(design, image_size=image_size, num_classes=num_classes)
         rows.append(
             {

@@ -14,6 +14,8 @@ from analysis.attribution.study import EXACT, FACTORIAL, SHAPLEY
 from analysis.collect import collect
 from analysis.groups import groups_of
 from analysis.views import views_of
+from experiments.config.fields import before_of
+from experiments.config.settings import Recipe
 from roadmap import STEPS, step_at
 from roadmap.effects import contrasts, subsets
 from roadmap.effects.noise import AdditiveModel, Means
@@ -346,6 +348,16 @@ def test_techniques_one_by_one(tmp_path):
     enhanced = found["enhanced, separate_downsampling"]
     assert dict(zip(enhanced.names, enhanced.estimate.round(2), strict=True)) == {"mixup": 1.0, "erasing": -0.3}
     assert found["original, no change"].estimate == pytest.approx([0.5])
+
+
+def test_a_technique_that_older_records_cannot_name_is_off_in_them():
+    older = factory.RECIPES["enhanced"]
+    younger = older | before_of(Recipe)
+    assert single.technique_between(older, younger) is None
+    assert single.techniques_off(older) == single.techniques_off(younger)
+    for one, other in ((older, younger), (younger, older)):
+        assert single.technique_between(one, other | {"trivial_augment": True}) == ("trivial_augment", -1)
+        assert single.technique_between(one | {"repeats": 4}, other) == ("repeats", 1)
 
 
 # --- from a folder: which studies lie in it ---

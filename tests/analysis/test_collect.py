@@ -11,8 +11,11 @@ import pytest
 from analysis.collect import collect
 from analysis.groups import groups_of, second_regime, select
 from analysis.ladder import ladder_of
+from analysis.records import flatten
+from experiments.config.fields import before_of
+from experiments.config.settings import Recipe
 from experiments.errors import ConfigError, StorageError
-from roadmap import STEPS
+from roadmap import STEPS, Design
 from tests.analysis import factory
 
 
@@ -268,6 +271,19 @@ def test_two_configurations_of_one_step_are_not_averaged(tmp_path):
     assert groups[0].runs["top1"].min() > 70
     chosen = select(collect(tmp_path), ["config_id=222222222222"])
     assert chosen["top1"].tolist() == [10.0]
+
+
+def test_records_that_are_older_than_a_key_are_compared_with_younger_ones():
+    """A younger record says that the key had the value which the older one could not have named."""
+    older, younger = factory.record("gelu", 0), factory.record("gelu", 1)
+    younger["recipe"] = younger["recipe"] | before_of(Recipe)
+    younger["design"] = younger["design"] | before_of(Design)
+    assert len(younger["recipe"]) > len(older["recipe"])
+    rows = [flatten("here", record)[0] for record in (older, younger)]
+    for key in ("variant", "settings", "profile"):
+        assert rows[0][key] == rows[1][key]
+    other = factory.record("gelu", 1) | {"recipe": older["recipe"] | {"repeats": 4}}
+    assert flatten("here", other)[0]["variant"] != rows[0]["variant"]
 
 
 def test_typed_flags_and_single_techniques_are_no_steps(tmp_path):

@@ -1,4 +1,4 @@
-"""Resume at every step of a run with everything on, for five steps of the ladder.
+"""Resume at every step of a run with everything on, for five steps of the ladder and the recipe keys of later ladders.
 
 A reference run of 60 steps saves after each; its directory is copied at that moment, exactly as a kill would leave it.
 A fresh process then continues from every copy. Two things are compared: right after loading, every part of the live
@@ -138,7 +138,7 @@ def trial(index: int, references: list[Reference]) -> str | None:
 
 
 def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
-    """`count` resumes: every step of every reference run at the full size of 300."""
+    """`count` resumes: every step of every reference run at the full size of 360."""
     with tempfile.TemporaryDirectory(prefix="resume-") as name:
         chosen = RESUMED[: max(1, min(count, len(RESUMED)))]
         references = [reference_of(variant, Path(name) / variant.name) for variant in chosen]

@@ -53,7 +53,7 @@ RESUMED = (
         _of(step, *EVERYTHING_ON, *SIXTY_STEPS)
         for step in ("enhanced_recipe", "depthwise", "kernel_7", "layer_norm", "separate_downsampling")
     ),
-    _of("kernel_7", *EVERYTHING_ON, *LATER, *SIXTY_STEPS, name="kernel_7, later keys"),
+    _of("kernel_7", *EVERYTHING_ON, *LATER, *SIXTY_STEPS, name="later_keys"),
 )
 
 # 3 epochs of 6 steps, a checkpoint every second step.
@@ -67,8 +67,6 @@ KILLED = (
     _of("kernel_7", *EVERYTHING_ON, *EIGHTEEN_STEPS, *_SIZE_FOLDER, "workers=0", name="folder, 0 workers", folder=True),
     _of("kernel_7", *EVERYTHING_ON, *EIGHTEEN_STEPS, *_SIZE_FOLDER, "workers=1", name="folder, 1 worker", folder=True),
     _of("kernel_7", *EVERYTHING_ON, *EIGHTEEN_STEPS, *_SIZE_FOLDER, "workers=2", name="folder, 2 workers", folder=True),
-    _of(
-        "kernel_7", *EVERYTHING_ON, *LATER, *EIGHTEEN_STEPS, *_SIZE_FOLDER, "workers=1", name="later keys", folder=True
-    ),
+    _of("kernel_7", *EVERYTHING_ON, *LATER, *EIGHTEEN_STEPS, *_SIZE, name="later_keys"),
 )
 FAULTED = KILLED[1]

@@ -160,18 +160,18 @@ def damaged(tmp_path: Path) -> Data:
     return replace(data, damaged_share=0.25)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_images_are_counted_named_and_replaced(damaged, workers, caplog):
-    source = source_for(damaged, batch=SMALL, workers=workers)
+@pytest.mark.parametrize("workers, repeats, epochs", [(0, 1, 3), (2, 1, 3), (2, 2, 12)])
+def test_unreadable_images_are_counted_named_and_replaced(damaged, workers, repeats, epochs, caplog):
+    source = source_for(damaged, {"repeats": repeats}, batch=SMALL, workers=workers)
     with caplog.at_level(logging.WARNING, logger="experiments.data.from_files"):
-        first = [batches(source, range(7), epoch=epoch) for epoch in range(3)]
+        first = [batches(source, range(7), epoch=epoch) for epoch in range(epochs)]
         assert sum(len(labels) for _, labels in source.evaluate()) == 24
     named = [record.getMessage() for record in caplog.records]
     assert source.damaged == WAYS + 1 == len(named) == len(set(named))
     assert all("train/class" in message or "val/class" in message for message in named)
     source.close()
-    other = source_for(damaged, batch=SMALL)
-    assert all(same(batches(other, range(7), epoch=epoch), first[epoch]) for epoch in range(3))
+    other = source_for(damaged, {"repeats": repeats}, batch=SMALL)
+    assert all(same(batches(other, range(7), epoch=epoch), first[epoch]) for epoch in range(epochs))
 
 
 def test_the_replacement_is_a_readable_image_of_the_same_class_and_not_always_the_neighbour(damaged):
