@@ -16,7 +16,7 @@ from roadmap.changes import FILES
 from roadmap.design import Design, flags_asked_by
 from roadmap.files import found, read
 from roadmap.match import match_width
-from roadmap.regimes import at_published_size, filled, regime, stem_stride_in
+from roadmap.regimes import filled, regime, stem_stride_in
 from roadmap.resolve import design_for, set_of
 from roadmap.steps import roadmap_named
 
@@ -193,7 +193,7 @@ def _resolve_design(
     if config["match_gmacs"] is not None:
         if "width" in flags:
             raise ConfigError("match_gmacs chooses the width: drop it or design.width")
-        design = match_width(design, config["match_gmacs"], **at_published_size(config["regime"]["name"]))
+        design = match_width(design, config["match_gmacs"], stem_stride=stem_stride_in(config["regime"]["name"]))
     return design
 
 
