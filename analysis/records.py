@@ -61,7 +61,7 @@ _RECIPE_FLAGS = flags_asked_by("recipe")
 # of data; where they matter they are in the design and in image_size
 _NOT_CONTENT = ("root", "download", "damaged_share", "image_size", "stem_stride")
 # A record that is older than one of their fields is like one that asks for what was computed before (`fields.later`).
-_SECTIONS = {"recipe": Recipe, "data": Data}
+_SECTIONS = {"design": Design, "recipe": Recipe, "data": Data}
 _OPTIONAL = ("batch", "precision", "image_size")
 
 
@@ -71,11 +71,12 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     Raises:
         ValueError: the record contradicts itself or the ladder; one line.
     """
-    design = BEFORE | record["design"]
-    recipe, data = (beside_before(cls, record[name]) for name, cls in _SECTIONS.items())
+    parts = {name: beside_before(cls, record[name]) for name, cls in _SECTIONS.items()}
+    design, recipe, data = parts.values()
     changes = tuple(record["changes"])
     row = {name: record[name] for name in _SAME_NAME}
-    exact, any_width = (_is_plain(_canonical(design), changes, record["regime"], free) for free in (False, True))
+    whole = _canonical(BEFORE | design)
+    exact, any_width = (_is_plain(whole, changes, record["regime"], free) for free in (False, True))
     if row["step"] is not None and (row["step"] != _step_at(changes, recipe["name"]) or not exact):
         raise ValueError(f"it claims step {row['step']}, but its changes, recipe or design are not that step's")
     row["plain"], row["matched"] = int(any_width), int(any_width and not exact)
@@ -86,6 +87,7 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     git = record.get("git") or {}
     settings = {**parts, **{key: record.get(key) for key in ("budget", *_OPTIONAL, "versions")}}
     text = _canonical(settings)
+    asked = [design[flag] for flag in _RECIPE_FLAGS if flag in design]
     row |= {
         "path": path,
         "changes": "+".join(changes),
@@ -98,7 +100,7 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         "git_dirty": None if git.get("dirty") is None else int(git["dirty"]),
         "command": rebuilt(record),
         "profile": _hash(profile_of(record) + "matched" * row["matched"]),
-        "variant": _hash(_canonical([recipe, record.get("batch"), *(design.get(flag) for flag in _RECIPE_FLAGS)])),
+        "variant": _hash(_canonical([recipe, record.get("batch"), *asked])),
         "settings": _hash(text),
     }
     return row, text

@@ -12,7 +12,6 @@ from roadmap.operations import ACTS, NORMS
 STEMS = ("resnet", "deep", "deep_conv", "patchify")
 STEM_STRIDES = (16, 8, 4, 2, 1)
 INITS = ("kaiming", "zero_gamma", "trunc_normal")
-PUBLISHED_STRIDE = 4  # of the stem, where published networks are for large images and ours may be for small ones
 EXPANSION = 4  # hidden or outer channels of a block over its thin side
 
 
@@ -137,10 +136,6 @@ class Design:
         if unknown:
             raise DesignError(f"unknown design flag {unknown[0]!r}; the flags are: {', '.join(FLAGS)}")
         return dataclasses.replace(self, **flags)
-
-    def as_published(self) -> "Design":
-        """The same network for large images: what published costs are counted for, and ours beside them."""
-        return self.replace(stem_stride=max(self.stem_stride, PUBLISHED_STRIDE))
 
     def stage_width(self, stage: int) -> int:
         """The thin channel count of a stage: width * 2**stage, rounded by itself."""

@@ -26,10 +26,11 @@ def match_width(
     image_size: int | tuple[int, int] = 224,
     num_classes: int = 1000,
     tolerance: float = 0.02,
+    stem_stride: int = 4,
 ) -> Design:
     """The design at the real-valued width that brings its GMACs nearest to a target.
 
-    GMACs are counted as the paper does: with a stem for large images, and by default at 224 px and 1000 classes.
+    GMACs are counted as the paper does: with stem_stride 4 whatever the design's own, at 224 px and 1000 classes.
     A design that comes as near at its own width keeps it. Where `groups` is a number, only widths are tried whose
     channels it divides.
 
@@ -39,6 +40,7 @@ def match_width(
         image_size: pixels.
         num_classes: outputs of the classifier.
         tolerance: largest distance from the target, relative to it.
+        stem_stride: at which they are counted; isotropic networks have 16.
 
     Raises:
         DesignError: the target is no positive number, or no width comes within the tolerance.
@@ -49,7 +51,7 @@ def match_width(
 
     @cache
     def gmacs(width: float) -> float:
-        counted = design.replace(width=width).as_published()
+        counted = design.replace(width=width, stem_stride=stem_stride)
         return complexity_of(counted, image_size=image_size, num_classes=num_classes).gmacs
 
     def distance(width: float) -> float:

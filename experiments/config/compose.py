@@ -193,7 +193,7 @@ def _resolve_design(
     if config["match_gmacs"] is not None:
         if "width" in flags:
             raise ConfigError("match_gmacs chooses the width: drop it or design.width")
-        design = match_width(design, config["match_gmacs"])
+        design = match_width(design, config["match_gmacs"], stem_stride=stem_stride_in(config["regime"]["name"]))
     return design
 
 

@@ -96,11 +96,6 @@ def test_every_flag_that_came_later_says_what_older_networks_were_and_still_is_b
     assert {flag: getattr(Design(), flag) for flag in later} == BEFORE
 
 
-def test_the_published_network_has_a_stem_for_large_images() -> None:
-    assert [Design(stem_stride=stride).as_published().stem_stride for stride in (1, 2, 4, 8, 16)] == [4, 4, 4, 8, 16]
-    assert Design(stem_stride=1, grn=True).as_published() == Design(grn=True)
-
-
 def test_stage_widths_are_rounded_one_by_one() -> None:
     design = Design(width=10.3)
     assert [design.stage_width(i) for i in range(4)] == [10, 21, 41, 82]
