@@ -78,14 +78,16 @@ def job(config: DictConfig) -> dict[str, Any]:
 
 
 def start() -> None:
-    """Show the help page or a config, or let Hydra run the job. Steps and roadmaps are read on the first import here."""
+    """Show the help page or a config, or let Hydra run the job. Steps and roadmaps are read on the first import."""
     use_config_dir(sys.argv[1:])
     if {"--help", "-h"} & set(sys.argv[1:]):
         from experiments.config.help import help_page
         from roadmap.steps import roadmap_named
 
         chosen = [item.partition("=")[2] for item in sys.argv if item.startswith("roadmap=")]
-        print(help_page(*map(roadmap_named, chosen)))  # Hydra's own help sorts the steps alphabetically and takes three times as long
+        print(
+            help_page(*map(roadmap_named, chosen))
+        )  # Hydra's own help sorts the steps alphabetically and takes three times as long
         return
     from experiments.config import schema
 

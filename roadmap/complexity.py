@@ -73,8 +73,9 @@ def complexity_of(
     Raises:
         DesignError: an unknown step or regime.
     """
-    named = not isinstance(step_or_design, Design)
-    design = design_for(step_or_design, regime, roadmap=roadmap) if named else step_or_design
+    design = step_or_design
+    if not isinstance(design, Design):
+        design = design_for(design, regime, roadmap=roadmap)
     parts = complexity_by_part(design, image_size=image_size, num_classes=num_classes, in_chans=in_chans)
     return sum_of(parts.values())
 

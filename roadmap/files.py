@@ -24,7 +24,9 @@ class _Loader(yaml.SafeLoader):
     """YAML as Hydra reads it: 4e-5 is a number."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def use_config_dir(arguments: Sequence[str]) -> None:

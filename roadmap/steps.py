@@ -1,7 +1,7 @@
 """`ROADMAPS`: the published ladders, each a file of `roadmap/` that puts changes in an order; `STEPS`: ConvNeXt's.
 
-A change is the same wherever it stands (`roadmap.changes`); a step is a row of one roadmap: the set of all changes up to
-it. Roadmaps share changes, and so runs.
+A change is the same wherever it stands (`roadmap.changes`); a step is a row of one roadmap: the set of all changes up
+to it. Roadmaps share changes, and so runs.
 """
 
 import re
@@ -216,13 +216,17 @@ def _load(name: str) -> Roadmap:
     return _loaded[name]
 
 
-ROADMAPS = {name: _load(name) for name in (paper.DEFAULT, *(name for name in found("roadmap") if name != paper.DEFAULT))}
+ROADMAPS = {
+    name: _load(name) for name in (paper.DEFAULT, *(name for name in found("roadmap") if name != paper.DEFAULT))
+}
 DEFAULT = ROADMAPS[paper.DEFAULT]
 STEPS, START, END = DEFAULT.steps, DEFAULT.root, DEFAULT.end  # ResNet-50 to ConvNeXt
 BY_NAME = DEFAULT.by_name
 _IN_LADDERS = dict.fromkeys(change for road in ROADMAPS.values() for step in road.steps for change in step.changes)
 # Every change there is: in the order of the default roadmap, then of the others by name, then those that stand in none.
 CHANGES = (*_IN_LADDERS, *sorted((f.name for f in FILES.values() if f.raw and f.name not in _IN_LADDERS), key=_natural))
+
+ROOTS = tuple(road.root.name for road in ROADMAPS.values() if road.root.name in road.root.changes and not road.behind)
 
 
 def roadmap_named(name: str) -> Roadmap:
@@ -242,8 +246,11 @@ def step_named(name: str, roadmap: str = paper.DEFAULT) -> Step:
 
 
 def in_order(changes: Iterable[str], road: Roadmap = DEFAULT) -> tuple[str, ...]:
-    """These changes in the order of a roadmap; those that it does not have behind, in the order of their own."""
-    own = dict.fromkeys(change for step in road.steps for change in step.changes)
+    """These changes in the order of a roadmap; those that it does not have behind, in the order of their own.
+
+    What a roadmap starts from is first wherever it is: any change may set anew what it sets.
+    """
+    own = dict.fromkeys([*ROOTS, *(change for step in road.steps for change in step.changes)])
     order = {name: place for place, name in enumerate((*own, *(name for name in CHANGES if name not in own)))}
     return tuple(sorted(set(changes), key=order.__getitem__))
 
@@ -267,4 +274,4 @@ def before(name: str) -> frozenset[str]:
 
 
 def _follow(name: str, other: str) -> bool:
-    return other in before(name) or name in before(other)
+    return bool({name, other} & set(ROOTS)) or other in before(name) or name in before(other)

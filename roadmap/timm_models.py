@@ -1,4 +1,7 @@
-"""Registers every network of the roadmaps in every regime with timm: `timm.create_model("roadmap_tiny_kernel_7")` after importing this."""
+"""Registers every network of the roadmaps in every regime with timm.
+
+`timm.create_model("roadmap_tiny_kernel_7")` works after importing this.
+"""
 
 import sys
 from collections.abc import Callable
@@ -70,7 +73,7 @@ def _entry_point(name: str) -> Callable[..., RoadmapNet]:
 
     create.__name__ = create.__qualname__ = name
     create.__module__ = __name__
-    create.__doc__ = f"{name.removeprefix(f'roadmap_{regime}_')} in regime {regime}: {', '.join(changes) or 'no change'}."
+    create.__doc__ = f"In regime {regime}: {', '.join(changes) or 'no change'}."
     return create
 
 

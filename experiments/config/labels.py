@@ -34,9 +34,7 @@ class RunLabels(NamedTuple):
     label: str
 
 
-def labels_of(
-    asked: Sequence[str], design: Design, recipe: Recipe, regime: str, idle: Iterable[str] = ()
-) -> RunLabels:
+def labels_of(asked: Sequence[str], design: Design, recipe: Recipe, regime: str, idle: Iterable[str] = ()) -> RunLabels:
     """Find out where a run stands.
 
     Args:

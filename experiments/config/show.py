@@ -24,7 +24,12 @@ def resolved_config(overrides: Sequence[str]) -> str:
     config = compose(overrides)
     fixed = {"precision": "fp32"} if config["precision"] == "auto" else {}
     settings = settings_from(config | fixed, overrides)
-    plain: dict[str, Any] = {**config, "step": settings.step, "changes": list(settings.changes), "label": settings.label}
+    plain: dict[str, Any] = {
+        **config,
+        "step": settings.step,
+        "changes": list(settings.changes),
+        "label": settings.label,
+    }
     for name in SECTIONS:
         part = getattr(settings, name)
         keys = [item.name for item in dataclasses.fields(part) if not is_resolved(item)]

@@ -75,9 +75,7 @@ class Lists:
     def crossed(self, base: Sequence[str] = (), factors: Sequence[Sequence[str]] = ()) -> Runs:
         """All combinations of factors on top of some changes; each factor is absent or one of its alternatives."""
         chosen = itertools.product(*(((), *((name,) for name in factor)) for factor in factors))
-        return [
-            self.subset(self._named("base and factors", (*base, *itertools.chain(*names)))) for names in chosen
-        ]
+        return [self.subset(self._named("base and factors", (*base, *itertools.chain(*names)))) for names in chosen]
 
     def layer_scale(self) -> Runs:
         """Both ends of the ladder with and without layer scale."""

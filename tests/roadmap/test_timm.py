@@ -17,9 +17,10 @@ STEP_NAMES = [step.name for step in STEPS]
 
 
 def test_every_step_in_every_regime_is_listed() -> None:
-    expected = {f"roadmap_{regime}_{name}" for regime in REGIMES for name in STEP_NAMES}
-    assert set(timm.list_models("roadmap_*")) == expected
-    assert len(expected) == 51
+    names = set(timm.list_models("roadmap_*"))
+    assert {f"roadmap_{regime}_{name}" for regime in REGIMES for name in STEP_NAMES} <= names
+    assert {"roadmap_base_resnet_rs_resnet_d", "roadmap_tiny_convnext_v2_grn"} <= names
+    assert not [name for name in names if name.endswith("torchvision_mixup")]  # it changes no network
 
 
 @pytest.mark.parametrize("name", STEP_NAMES)

@@ -72,7 +72,11 @@ def test_the_sets_cover_every_key_ten_times() -> None:
     config = compose()
     leaves = {f"{name}.{key}" for name, value in config.items() if isinstance(value, dict) for key in value}
     tops = {name for name, value in config.items() if not isinstance(value, dict)}
-    fixed = {key for key in leaves if key.split(".")[0] in ("regime", "roadmap", "study", "changes", "instead") or key.endswith(".name")}
+    fixed = {
+        key
+        for key in leaves
+        if key.split(".")[0] in ("regime", "roadmap", "study", "changes", "instead") or key.endswith(".name")
+    }
     assert (leaves | tops) - fixed - {"step", "replan"} <= set(counts)  # replan is a study's
 
 
