@@ -1,4 +1,4 @@
-"""`python -m roadmap`: a ladder as designs; `explain STEP`, `changes`, `golden FILE`, `readme FILE` beside it. No torch."""
+"""`python -m roadmap`: a ladder as designs; beside it `explain`, `changes`, `golden` and `readme`. No torch."""
 
 import sys
 from collections.abc import Sequence

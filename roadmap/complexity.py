@@ -68,7 +68,7 @@ def complexity_of(
     in_chans: int = 3,
     roadmap: str = DEFAULT.name,
 ) -> Complexity:
-    """Count a step (of ConvNeXt's roadmap or the one that is named) or a design at an image size in pixels (224 and 1000 classes are what the paper counts).
+    """Count a step of a roadmap, or a design, at an image size in pixels (the paper counts 224 px and 1000 classes).
 
     Raises:
         DesignError: an unknown step or regime.

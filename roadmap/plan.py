@@ -155,7 +155,7 @@ def _patchify_stem(design: Design, in_chans: int, stride: int) -> Ops:
     width = design.stage_width(0)
     conv = Op("stem", "conv", "conv", in_chans, width, kernel=stride, stride=stride, bias=True)
     # The authors' norm stands wherever the resolution has changed between stages. Their isotropic networks (Table 2),
-    # whose one stage has no such place, have none behind the stem either, and 22.0 and 87.1 M parameters.
+    # whose one stage has no such place, have none behind the stem either (22.3 and 87.1 M parameters).
     return (conv, *_boundary_norm(design, "stem", width)) if len(design.depths) > 1 else (conv,)
 
 

@@ -20,8 +20,8 @@ from experiments.store.checkpoint import load_weights
 from experiments.store.run_dir import RunDir
 from experiments.training.validate import Validation, validate
 from roadmap import build, design_for
-from roadmap.interop import load_reference
 from roadmap.files import CONF
+from roadmap.interop import load_reference
 from roadmap.regimes import REGIMES
 from roadmap.steps import END, START, STEPS
 

@@ -158,7 +158,7 @@ def _typed(key: str, value: Any, annotation: Any) -> Any:
     if dataclasses.is_dataclass(wanted):
         accepted: Any = wanted
     else:
-        accepted = (int, float) if wanted is float else wanted
+        accepted = (int, float) if wanted is float else get_origin(wanted) or wanted
     if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
         name = getattr(wanted, "__name__", str(wanted))
         raise ConfigError(f"{key}={value!r} must be of type {name}")

@@ -39,7 +39,9 @@ def labels_of(asked: Sequence[str], design: Design, recipe: Recipe, regime: str,
 
     Args:
         asked: the set of changes that was asked for.
-        design, recipe, regime: what it was resolved to.
+        design: what it was resolved to, with the recipe's part in it.
+        recipe: likewise.
+        regime: the scale.
         idle: changes of the training that have no effect in this run.
     """
     nothing = idle_in(regime) | set(idle)
@@ -63,9 +65,9 @@ def _held(asked: Sequence[str], design: Design, regime: str) -> tuple[str, ...]:
 
 
 def changes_in(design: Design, regime: str) -> tuple[str, ...]:
-    """The changes of the design alone that it holds: those whose first flag, after which they are named, has the value.
+    """The changes of the network that a design holds: those whose first flag has the value that they give it.
 
-    A change spelled as a flag (design.act=gelu) is the change; a kernel of 100 or a width of 100 is none. A change whose
+    A change spelled as a flag (design.act=gelu) is the change; a kernel of 99 or a width of 100 is none. A change whose
     first flag a later one sets anew (a step kernel_13 behind kernel_7) is held with that one.
     """
     start = _structure(design_for((), regime))

@@ -192,7 +192,7 @@ def refusals() -> Iterator[None]:
 
 @contextmanager
 def composing() -> Iterator[None]:
-    """Where configs can be composed, with Hydra's refusals as ConfigErrors: inside run.py its own folders are in force."""
+    """Where configs can be composed; Hydra's refusals are ConfigErrors. Inside run.py its own folders are in force."""
     register()
     running = GlobalHydra.instance().is_initialized()
     with refusals(), nullcontext() if running else initialize_config_dir(config_dir=str(CONF), version_base="1.3"):

@@ -210,7 +210,9 @@ class Settings:
     step: str | None = resolved(None)  # the step this run is at, ROADMAP.STEP but for ConvNeXt's; None off the ladders
     changes: tuple[str, ...] = resolved(())  # the set, in ladder order
     idle: tuple[str, ...] = resolved(())  # changes to which data, typed keys or regime leave nothing to do here
-    replaced: dict | None = resolved(None)  # dotted keys that the changes set -> their values without the changes
+    replaced: Mapping[str, Any] | None = resolved(
+        None
+    )  # dotted keys that the changes set -> their values without the changes
     label: str = resolved("")  # the step, or a canonical name of the set
     study: str | None = resolved(None)  # the study that asked for it first
     lr: float = resolved(0.0)  # peak learning rate after scaling to batch.size

@@ -1,4 +1,4 @@
-"""What `python run.py ... --cfg job` prints: the config with everything resolved, of one run or of each of a multirun."""
+"""What `python run.py ... --cfg job` prints: the config with everything resolved, of a run or each of a multirun."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -70,7 +70,7 @@ def explain(
     num_classes: int = 1000,
     road: Roadmap = DEFAULT,
 ) -> str:
-    """Compare a step of a roadmap with its parent, or with `add` or `drop` the altered set with the step itself, as text.
+    """Compare a step with its parent, or with `add` or `drop` the altered set with the step itself, as text.
 
     Raises:
         DesignError: an unknown name, or a set that cannot be.

@@ -74,9 +74,15 @@ def test_data_win_over_a_change_which_then_does_nothing() -> None:
 def test_what_the_changes_replaced_is_kept() -> None:
     run = settings("+step=label_smoothing", "roadmap=bag_of_tricks", *PAPER)
     assert run.replaced == {
-        **{"recipe.epochs": 90, "recipe.warmup_epochs": 0, "recipe.decay_all": True, "recipe.init": "kaiming"},
-        **{"batch.size": 256, "batch.micro": 32, "recipe.schedule": "steps", "recipe.min_lr": 1e-6},
+        "recipe.epochs": 90,
+        "recipe.warmup_epochs": 0,
+        "recipe.decay_all": True,
+        "recipe.init": "kaiming",
+        "recipe.schedule": "steps",
+        "recipe.min_lr": 1e-6,
         "recipe.label_smoothing": 0.0,
+        "batch.size": 256,
+        "batch.micro": 32,
     }
     assert settings("+step=kernel_7").replaced is None
     assert (
@@ -141,5 +147,5 @@ def test_a_step_may_not_set_a_key_that_is_none(monkeypatch: pytest.MonkeyPatch) 
     from roadmap.changes import FILES
 
     monkeypatch.setitem(vars(FILES["cosine"]), "raw", {"recipe": {"shedule": "cosine"}})
-    with pytest.raises(ConfigError, match="step cosine: recipe.shedule is not a key that a change may set"):
+    with pytest.raises(ConfigError, match=r"step cosine: recipe\.shedule is not a key that a change may set"):
         settings("+step=label_smoothing", "roadmap=bag_of_tricks")
