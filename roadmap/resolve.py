@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from roadmap.changes import FILES
@@ -112,6 +113,39 @@ def _overrides(name: str) -> bool:
     return any(set(FILES[name].delta) & set(FILES[other].delta) for other in before(name))
 
 
+def effect_of(changes: Iterable[str], regime: str) -> dict[str, Any]:
+    """What the changes of a set come to: key -> value, for what is not as the regime starts anyway."""
+    merged: dict[str, Any] = {}
+    for name in in_order(changes):
+        merged |= FILES[name].delta_in(regime)
+    start = design_for((), regime)
+    return {key: value for key, value in merged.items() if "." in key or getattr(start, key) != value}
+
+
+@cache
+def canonical(changes: tuple[str, ...], regime: str) -> tuple[str, ...]:
+    """One set for all sets that come to the same: that of a step if it does too, else without what others cover.
+
+    ResNet-D brings the deep stem of ResNet-C along, so that with it and without it is one network.
+    """
+    effect = effect_of(changes, regime)
+    for road in ROADMAPS.values():
+        for step in road.steps:
+            if set(step.changes) == set(changes) or _effect_of_step(step, regime) == effect:
+                return step.changes
+    kept = list(changes)
+    for name in changes:
+        rest = [other for other in kept if other != name]
+        if effect_of(rest, regime) == effect:
+            kept = rest
+    return tuple(kept)
+
+
+@cache
+def _effect_of_step(step: Step, regime: str) -> dict[str, Any]:
+    return effect_of(step.changes, regime)
+
+
 def steps_at(changes: Iterable[str], recipe: str, road: Roadmap = DEFAULT, idle: Iterable[str] = ()) -> list[Step]:
     """The steps of a roadmap with exactly these changes and this recipe, changes that do nothing aside."""
     nothing = set(idle)
@@ -129,15 +163,16 @@ def without_width(changes: Sequence[str], regime: str) -> tuple[str, ...]:
     return tuple(name for name in changes if set(FILES[name].delta_in(regime)) != {"width"})
 
 
-def label_of(changes: Sequence[str]) -> str:
+def label_of(changes: Sequence[str], idle: Iterable[str] = ()) -> str:
     """A canonical name of a set of changes: the nearest step, then what is dropped and added.
 
     The nearest step is the earliest one with the fewest differences, of the default roadmap where others are as near,
-    e.g. "separate_downsampling-kernel_7" or "resnet50+gelu+layer_norm".
+    e.g. "separate_downsampling-kernel_7" or "resnet50+gelu+layer_norm". Changes that are `idle` make no difference.
     """
+    nothing = set(idle)
     every = [step for road in ROADMAPS.values() for step in road.steps]
-    nearest = min(every, key=lambda step: len(set(step.changes) ^ set(changes)))
-    dropped = "".join(f"-{name}" for name in nearest.changes if name not in changes)
+    nearest = min(every, key=lambda step: len((set(step.changes) ^ set(changes)) - nothing))
+    dropped = "".join(f"-{name}" for name in nearest.changes if name not in (*changes, *nothing))
     added = "".join(f"+{name}" for name in in_order(changes) if name not in nearest.changes)
     return qualified(nearest) + dropped + added
 

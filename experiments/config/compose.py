@@ -55,7 +55,7 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
     _check_fixed_values(config)
     changes, techniques = _set_of(config)
     training = trained(config, changes, roadmap_named(config["roadmap"]["name"]).end.changes, typed)
-    _refuse_empty(config, changes, training)
+    _refuse_empty(config, training)
     parts = _parts(config, training)
     recipe = without(parts["recipe"], (*parts["recipe"].without, *techniques), typed)
     _refuse_idle(recipe, config, typed)
@@ -90,20 +90,19 @@ def _set_of(config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]
     return set_of(start.changes, config["add"], drop, road), techniques
 
 
-def _refuse_empty(config: Mapping[str, Any], changes: Sequence[str], training: Trained) -> None:
+def _refuse_empty(config: Mapping[str, Any], training: Trained) -> None:
     """A change that is added by name must change something, unless this data or a typed key leaves it nothing to do."""
-    name = config["regime"]["name"]
+    road, regime_name = roadmap_named(config["roadmap"]["name"]), config["regime"]["name"]
+    start = road.step_named(config["step"]) if config["step"] else road.root
     for change in config["add"]:
-        keys = [key for key in FILES[change].delta_in(name) if "." in key]
+        keys = [key for key in FILES[change].delta_in(regime_name) if "." in key]
         trains = any(training.values.get(key) != training.replaced.get(key) for key in keys)
-        others = [other for other in changes if other != change]
-        if not (change in training.idle or trains or design_for(changes, name) != design_for(others, name)):
-            raise ConfigError(f"add=[{change}] changes nothing here: {_set_by(config, keys)}")
-
-
-def _set_by(config: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Where the values of a change that changes nothing come from, in words."""
-    return f"recipe={config['recipe']['name']} has it already" if keys else "the network has it already"
+        if change in training.idle or trains:
+            continue
+        alone = set_of(start.changes, add=[change], road=road)
+        if design_for(alone, regime_name) == design_for(start.changes, regime_name):
+            has = f"recipe={config['recipe']['name']}" if keys else start.name
+            raise ConfigError(f"add=[{change}] changes nothing here: {has} has it already")
 
 
 def _parts(config: Mapping[str, Any], training: Trained) -> dict[str, Any]:

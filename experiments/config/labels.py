@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from experiments.config.settings import Recipe
 from roadmap.changes import FILES
 from roadmap.design import FLAGS, Design, flags_asked_by
-from roadmap.resolve import design_for, idle_in, label_of, qualified, steps_at
+from roadmap.resolve import canonical, design_for, idle_in, label_of, qualified, steps_at
 from roadmap.steps import CHANGES, ROADMAPS, before, in_order
 
 # What recipe and data ask of the design: these flags make no step of the ladder.
@@ -45,14 +45,14 @@ def labels_of(asked: Sequence[str], design: Design, recipe: Recipe, regime: str,
         idle: changes of the training that have no effect in this run.
     """
     nothing = idle_in(regime) | set(idle)
-    changes = in_order(set(_held(asked, design, regime)) - nothing)
+    changes = canonical(in_order(set(_held(asked, design, regime)) - nothing), regime)
     flags = _flags_beside(changes, design, regime)
     at = next((s for road in ROADMAPS.values() for s in steps_at(changes, recipe.name, road, nothing)), None)
     marks = [f"+{recipe.name}"] if at is None and not _is_usual(recipe, changes) else []
     marks += [f"+{flag}_{_shown(value)}".lower() for flag, value in flags.items()]
     marks += [f"-{name}" for name in recipe.without]
     step = qualified(at) if at and not flags and not recipe.without else None
-    label = (qualified(at) if at else label_of(changes)) + "".join(marks)
+    label = (qualified(at) if at else label_of(changes, nothing)) + "".join(marks)
     return RunLabels(step, changes, tuple(sorted(set(idle) | (nothing & set(asked)))), label[:LONGEST])
 
 

@@ -19,6 +19,7 @@ import socket
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+@lru_cache(maxsize=4)
+def _by_id(runs: Path, _changed: int) -> dict[str, Path]:
+    """What tells runs apart -> the directory, of a folder of runs as it was when it had last changed."""
+    found = (re.search(r"-[a-z_]+-s\d+-[0-9a-f]{12}$", name) for name in sorted(os.listdir(runs)))
+    return {match[0]: runs / match.string for match in found if match}
+
+
 class RunDir:
     """The directory of one run. Whoever writes to it holds its claim (experiments.store.lock)."""
 
@@ -89,10 +97,17 @@ class RunDir:
 
     @classmethod
     def locate(cls, settings: Settings, identity: Identity | None = None) -> "RunDir":
-        """Where the run of these settings lies: <runs_dir>/<label>-<regime>-s<seed>-<first 12 digits of its run_id>."""
+        """Where the run of these settings lies: <runs_dir>/<label>-<regime>-s<seed>-<first 12 digits of its run_id>.
+
+        A run that lies there under another label is that run: a set of changes can be typed key by key, and the folder
+        with the step that names it may have been missing.
+        """
         run_id = (identity or Identity.of(settings)).run_id
-        name = f"{settings.label}-{settings.regime}-s{settings.seed}-{run_id[:12]}"
-        return cls(Path(settings.runs_dir) / name)
+        runs, known_by = Path(settings.runs_dir), f"-{settings.regime}-s{settings.seed}-{run_id[:12]}"
+        path = runs / (settings.label + known_by)
+        if not path.is_dir() and runs.is_dir():
+            return cls(_by_id(runs, runs.stat().st_mtime_ns).get(known_by, path))
+        return cls(path)
 
     def state(self) -> str:
         """One of missing, half, finished, diverged, failed, damaged (a sealed record that cannot be read).

@@ -20,7 +20,8 @@ from roadmap import paper
 from roadmap.effects import contrasts
 from roadmap.effects.noise import AdditiveModel, Array, joint_df, pooled, quantile, variances
 from roadmap.effects.subsets import Set
-from roadmap.steps import Roadmap, roadmap_named
+from roadmap.resolve import canonical
+from roadmap.steps import Roadmap, in_order, roadmap_named
 
 PAPER_IMAGES = 50_000  # ImageNet's validation set, on which the paper's seeds were scored
 LEAST_DF = 3  # of the finished runs' residuals: below this they say less about the noise than the assumption
@@ -61,10 +62,17 @@ class Game:
         """Weights (..., sets) as weights (..., configurations); KeyError for a set that is not planned."""
         place: dict[Set, int] = {}
         for i, one in enumerate(self.sets):
-            place.setdefault(one, i)
+            place.setdefault(self._same(one), i)
         full = np.zeros((*weights.shape[:-1], len(self.sets)))
-        full[..., [place[one] for one in sets]] = weights
+        for column, one in enumerate(sets):  # two sets may be one configuration
+            full[..., place[self._same(one)]] += weights[..., column]
         return full
+
+    def _same(self, one: Set) -> Set:
+        """One set for all that come to the same here."""
+        run = self.runs[0]
+        changes = [name for name in (*self.road.root.changes, *one) if name not in run.idle]
+        return canonical(in_order(changes, self.road), run.regime)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from roadmap.errors import UserError
 from roadmap.regimes import REGIMES
 from roadmap.show.explain import explain
 from roadmap.show.golden import write_golden
-from roadmap.show.markers import update_file
+from roadmap.show.markers import names_in, update_file
 from roadmap.show.tables import FORMATS, change_rows, ladder_rows, readme_ladder
 from roadmap.steps import DEFAULT, ROADMAPS, Roadmap, roadmap_named
 
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("changes", help="every change that there is, what it sets and where it stands")
     golden = commands.add_parser("golden", help="rewrite the golden complexity file, unless it leaves the paper")
     golden.add_argument("file", type=Path)
-    readme = commands.add_parser("readme", help="put the ladder table between the markers of a document")
+    readme = commands.add_parser("readme", help="put the ladder tables between the markers of a document")
     readme.add_argument("file", type=Path)
     return parser
 
@@ -74,10 +74,17 @@ def run(arguments: Sequence[str] | None) -> None:
     elif options.command == "golden":
         _written(options.file, lambda path: write_golden(path))
     elif options.command == "readme":
-        _written(options.file, lambda path: update_file(path, {"ladder": readme_ladder(road)}))
+        _written(options.file, lambda path: update_file(path, _tables_in(path)))
     else:
         rows = ladder_rows(options.regime, options.image_size or road.image_size, options.num_classes, road)
         print(FORMATS[options.format](rows))
+
+
+def _tables_in(path: Path) -> dict[str, str]:
+    """The ladders whose markers stand in a document: `ladder` is ConvNeXt's, `ladder-NAME` that of another roadmap."""
+    markers = {f"ladder-{road.name}": road for road in ROADMAPS.values()} | {"ladder": DEFAULT}
+    wanted = [name for name in names_in(path.read_text()) if name in markers]
+    return {name: readme_ladder(markers[name]) for name in wanted or ["ladder"]}
 
 
 def _written(path: Path, write: Callable[[Path], None]) -> None:

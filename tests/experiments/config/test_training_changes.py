@@ -1,5 +1,7 @@
 """What changes do to the training: precedence, the size of a budget, changes that do nothing, techniques in `drop`."""
 
+from pathlib import Path
+
 import pytest
 
 from experiments.config.compose import settings_from
@@ -7,6 +9,7 @@ from experiments.config.identity import run_id
 from experiments.config.schema import compose
 from experiments.config.settings import Settings
 from experiments.errors import ConfigError
+from experiments.store.run_dir import RunDir
 from roadmap import ROADMAPS
 from roadmap.errors import UserError
 
@@ -113,6 +116,26 @@ def test_every_spelling_of_a_set_is_one_run() -> None:
     assert step.label == added.label == "resnet_rs.epochs_350"
 
 
+def test_a_set_that_comes_to_the_same_is_the_same_run() -> None:
+    root = ("roadmap=bag_of_tricks", "+step=resnet_b")
+    both, one = settings(*root, "add=[resnet_c,resnet_d]"), settings(*root, "add=[resnet_d]")
+    assert run_id(both) == run_id(one) == run_id(settings("roadmap=bag_of_tricks", "+step=resnet_d"))
+    assert both.label == one.label == "bag_of_tricks.resnet_d"
+    assert both.changes == one.changes
+
+
+def test_a_run_is_found_under_whatever_name_it_was_started(tmp_path: Path) -> None:
+    where = f"runs_dir={tmp_path}"
+    typed = settings("+step=resnet50", "recipe.label_smoothing=0.1", where)
+    named = settings("+step=resnet50", "add=[label_smoothing]", where)
+    assert run_id(typed) == run_id(named)
+    assert typed.label != named.label
+    RunDir.locate(typed).path.mkdir()
+    assert RunDir.locate(named).path == RunDir.locate(typed).path
+    other_seed = named.replace(seed=1)
+    assert RunDir.locate(other_seed).path.name.startswith(named.label)
+
+
 def test_drop_names_techniques_of_the_recipe_too() -> None:
     dropped = settings("+step=gelu", "drop=[mixup,kernel_7]", *PAPER)
     without = settings("+step=gelu", "drop=[kernel_7]", "recipe.without=[mixup]", *PAPER)
@@ -125,7 +148,7 @@ def test_drop_names_techniques_of_the_recipe_too() -> None:
 
 REFUSED = {
     ("+step=separate_downsampling", "add=[label_smoothing]"): "add=[label_smoothing] changes nothing here: recipe=enh",
-    ("+step=separate_downsampling", "add=[resnet_b]"): "add=[resnet_b] changes nothing here: the network has it",
+    ("+step=separate_downsampling", "add=[resnet_b]"): "add=[resnet_b] changes nothing here: separate_downsampling has it",
     ("+step=gelu", "drop=[cutmix]"): "recipe.without=cutmix: it is already off",
     ("+step=squeeze_excite",): "step=squeeze_excite is no step of roadmap=convnext; it is one of roadmap=resnet_rs",
     ("roadmap.title=Mine",): "roadmap.title is fixed by roadmap=convnext",
