@@ -64,7 +64,8 @@ def second_differences(game: Game) -> Effects | None:
     found = contrasts.second_differences(game.known)
     if not found:
         return None
-    names = [f"{d.first} × {d.second} on {label_of(d.context) if d.context else 'ResNet'}" for d in found]
+    contexts = {d: label_of((*game.base, *d.context)) if game.base or d.context else "ResNet" for d in found}
+    names = [f"{d.first} × {d.second} on {contexts[d]}" for d in found]
     places = {one: i for i, one in enumerate(sorted(game.known))}
     weights = np.zeros((len(found), len(places)))
     for row, difference in zip(weights, found, strict=True):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.attribution.game import Effects, Game, Set, linear_effects
+from analysis.records import whole
 from experiments.config.techniques import TECHNIQUES
 from roadmap.effects.noise import AdditiveModel
 
@@ -46,10 +47,10 @@ def technique_effects(
     results = {}
     for (recipe, changes), runs in base.groupby(["recipe", "changes"], sort=False):
         others = arms[(arms["recipe"] == recipe) & (arms["changes"] == changes) & (arms["plain"] == 1)]
-        start = settings_of(runs.iloc[0]["settings"])["recipe"]
+        start = whole(settings_of(runs.iloc[0]["settings"])["recipe"], "recipe")
         tables: dict[tuple[str, int], pd.DataFrame] = {}
         for key, arm in others.groupby("settings", sort=False):
-            difference = technique_between(start, settings_of(str(key))["recipe"])
+            difference = technique_between(start, whole(settings_of(str(key))["recipe"], "recipe"))
             if difference is not None and difference not in tables:
                 tables[difference] = arm
         effects = _against(runs, tables)

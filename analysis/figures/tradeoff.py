@@ -34,7 +34,7 @@ def tradeoff_figure(
     theme.note(fig, caption, size)
     for axes, one in zip(panels, shown, strict=True):
         _path(axes, one, metric)
-        axes.set_title("the paper, ImageNet-1K" if one.is_paper else "these runs")
+        axes.set_title(f"the {one.publication}, ImageNet-1K" if one.is_paper else "these runs")
         axes.set_xlabel(METRICS[metric][0])
         axes.set_ylabel("top-1 accuracy (%)")
     for axes, one in zip(panels, shown, strict=True):
@@ -47,10 +47,10 @@ def _path(axes: Axes, ladder: Ladder, metric: str) -> None:
     axes.grid(True)
     rows = ladder.measured[ladder.measured[metric].notna()].set_index("step", drop=False)
     unit = METRICS[metric][1]
-    path = rows[rows["on_path"]]
+    path, colours = rows[rows["on_path"]], theme.section_colours(ladder.road)
     axes.plot(path[metric] / unit, path["top1"], color=theme.FAINT, zorder=1)
     for row in rows.itertuples():
-        x, colour = getattr(row, metric) / unit, theme.SECTION_COLOURS[row.section]
+        x, colour = getattr(row, metric) / unit, colours[row.section]
         if not row.on_path and row.parent in rows.index:
             start = rows.loc[row.parent]
             axes.plot([start[metric] / unit, x], [start["top1"], row.top1], ":", color=theme.FAINT, zorder=1)
@@ -76,7 +76,7 @@ def _label(axes: Axes, ladder: Ladder, metric: str) -> None:
     rows = ladder.measured[ladder.measured[metric].notna()]
     unit = METRICS[metric][1]
     points = [(getattr(row, metric) / unit, row.top1, row.label) for row in rows.itertuples()]
-    colours = [theme.SECTION_COLOURS[section] for section in rows["section"]]
+    colours = [theme.section_colours(ladder.road)[section] for section in rows["section"]]
     for point in _reference(ladder, metric):
         points.append(point)
         colours.append(theme.REFERENCE_COLOUR)
