@@ -127,7 +127,7 @@ def write_comparison(
     drawn = table[table["gain"].notna()]
     drawings = []
     if len(drawn):
-        caption = f"Runs in {collection.source.name}/. {' '.join(notes[1:])}".strip()
+        caption = f"Runs in {collection.source.name}/. Intervals: 95 %. {' '.join(notes[1:])}".strip()
         theme.save(dots_figure(drawn, caption=caption, size=size), out / "compare", formats)
         wide, narrow = (data_uri(dots_figure(drawn, caption=caption, size=one)) for one in ("page", "column"))
         drawings.append(Drawing(wide, narrow, f"Gains over {table['name'].iloc[0]}"))

@@ -27,6 +27,8 @@ def fitted_interactions(game: Game) -> Effects | None:
     the sets cannot tell from others are NaN; None where the fit leaves fewer than LEAST_DF degrees of freedom.
     """
     pairs = list(combinations(range(len(game.players)), 2))
+    if not pairs:
+        return None
     member = np.array([[player in one for player in game.players] for one in game.sets], dtype=np.float64)
     design = np.hstack(
         [np.ones((len(member), 1)), member, np.stack([member[:, a] * member[:, b] for a, b in pairs], 1)]
