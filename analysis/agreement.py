@@ -37,7 +37,7 @@ class Agreement:
 
 
 def agreement_of(ladder: Ladder) -> Agreement | None:
-    """Compare a ladder with the published one; None with fewer than three gains. A gain of exactly 0 matches nothing."""
+    """Compare a ladder with the published one; None below three gains. A gain of exactly 0 matches nothing."""
     table = ladder.table
     recipe = table["step"].isin(recipe_steps(ladder.road))
     both = table[~recipe & table["gain"].notna() & table["paper_gain"].notna()]

@@ -63,7 +63,7 @@ def compare(collection: Collection, runs: pd.DataFrame, names: Sequence[str]) ->
 
 
 def _meant(name: str, runs: pd.DataFrame, collection: Collection, first: Any) -> Any:
-    """The first run of the configuration that a name means; with several, that of the reference's regime and profile."""
+    """A run of the configuration that a name means; of several, that of the reference's profile, regime and recipe."""
     steps = [None if step is None else qualified(collection.road.by_name[step]) for step in runs["step"]]
     hit = (runs["label"] == name) | (runs["step"] == name) | (pd.Series(steps, index=runs.index) == name)
     if len(name) >= LEAST_ID:
@@ -98,7 +98,9 @@ def _profile(run: Any, collection: Collection) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in profile_of(collection.settings_of(run.settings)).items():
         if key != "design":  # the stem's stride is a setting like any other here
-            flat |= {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, Mapping) else {key: value}
+            flat |= (
+                {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, Mapping) else {key: value}
+            )
     return flat
 
 
@@ -122,7 +124,7 @@ def write_comparison(
     out.mkdir(parents=True, exist_ok=True)
     heads = _HEADS | _DIFFERS
     averaged = table[table["averaged"]]["name"]
-    notes = [NOTE.replace(" and the rows of the ladder beside them", "")]
+    notes = [NOTE]
     notes += [AVERAGED + f"{', '.join(averaged)}."] if len(averaged) else []
     drawn = table[table["gain"].notna()]
     drawings = []

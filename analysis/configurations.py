@@ -16,11 +16,17 @@ from analysis.tables import plain, signed, top1_text
 MOST_DIFFERENCES = 6  # that a table names
 _COMPARED = ("design", "recipe", "batch")
 # Follow from others: the rate from the batch, what a name switches off, the recipe's share of the design.
-_FOLLOW = ("recipe.without", "recipe.base_lr", "recipe.lr_batch", "recipe.drop_path", "recipe.layer_scale", "recipe.init")
+_FOLLOW = (
+    "recipe.without",
+    "recipe.base_lr",
+    "recipe.lr_batch",
+    "recipe.drop_path",
+    "recipe.layer_scale",
+    "recipe.init",
+)
 NOTE = (
-    "Top-1 is modelled as configuration + seed + noise by least squares, one noise level for all that are shown and the "
-    "rows of the ladder beside them: where seeds agree, that pairs the runs. Verdicts follow Holm's correction over the "
-    "gains of this table at 5 %."
+    "Top-1 is modelled as configuration + seed + noise by least squares, with one noise level; where seeds agree, that "
+    "pairs the runs. Verdicts follow Holm's correction over the gains of this table at 5 %."
 )
 
 
@@ -143,4 +149,6 @@ def side_by_side(heads: Sequence[str], rows: Sequence[Sequence[tuple[str, float 
     """Columns of text side by side, as wide as they must be, for a terminal."""
     texts = [list(heads), *([text for text, _ in row] for row in rows)]
     widths = [max(len(line[i]) for line in texts) for i in range(len(heads))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in texts)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in texts
+    )

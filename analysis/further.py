@@ -50,7 +50,12 @@ def further_of(group: Group, ladder: Ladder, collection: Collection) -> Further 
     settings = {run.config_id: settings_of(run, collection) for run in runs.drop_duplicates("config_id").itertuples()}
     # in ladder order: of rows that are as near the first is taken
     order = {step: place for place, step in enumerate(labels)}
-    steps = [config for config, _ in sorted(zip(finished["config_id"], finished["step"], strict=True), key=lambda one: order[one[1]])]
+    steps = [
+        config
+        for config, _ in sorted(
+            zip(finished["config_id"], finished["step"], strict=True), key=lambda one: order[one[1]]
+        )
+    ]
     others = runs[~runs["config_id"].isin(rows["config_id"])].drop_duplicates("config_id")
     if not len(others):
         return None
@@ -66,7 +71,7 @@ def further_of(group: Group, ladder: Ladder, collection: Collection) -> Further 
     )
     unknown = dict(zip(others["config_id"], others["unknown"], strict=True))
     missing = sorted({name for text in unknown.values() for name in text.split("+") if name})
-    notes = [NOTE]
+    notes = [f"{NOTE} The noise is that of all runs of this ladder and this table."]
     if missing:
         notes.append(f"There is no file here of {', '.join(missing)}: runs that hold them are at no step.")
     drawn = table[table["gain"].notna()]

@@ -14,7 +14,7 @@ GAIN, LOSS, NOISE, SINGLE = "gain", "loss", "within noise", "n = 1"
 
 
 def means_of(finished: pd.DataFrame, cell: str) -> tuple[Means | None, dict[str, int], bool]:
-    """Means of top-1 by a column (model: cell + seed), cell -> its place in them, and whether seeds are in the model."""
+    """Means of top-1 by a column (model: cell + seed), cell -> its place in them, whether seeds are in the model."""
     if not len(finished):
         return None, {}, False
     cells = {name: index for index, name in enumerate(sorted(finished[cell].unique()))}

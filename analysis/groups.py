@@ -161,7 +161,7 @@ def _ladders(family: pd.DataFrame, collection: Collection) -> list[tuple[str, ..
 
 
 def _one_configuration(runs: pd.DataFrame) -> pd.Index:
-    """Where the runs of one config_id per (recipe, changes) stand: the one with most. The others are not averaged in."""
+    """Where the runs of one config_id per (recipe, changes) stand: that with most. Others are not averaged in."""
     keys = ["recipe", "changes"]
     counts = runs.groupby([*keys, "config_id"], sort=True).size().sort_values(ascending=False, kind="stable")
     best = counts.reset_index().drop_duplicates(keys)["config_id"]

@@ -1,4 +1,4 @@
-"""Steps that are no step in some runs, since data, regime, budget or a matched width leave their change nothing to do."""
+"""Steps without effect in some runs: data, regime, budget or a matched width leave their change nothing to do."""
 
 from analysis.groups import Group
 from roadmap.changes import FILES

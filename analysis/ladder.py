@@ -10,8 +10,18 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis import stats
-from analysis.gains import DIVERGED, FAILED, FINISHED, HALF, MISSING, NO_EFFECT, PARTIAL
-from analysis.gains import means_of, with_gains, with_sensitivity
+from analysis.gains import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    HALF,
+    MISSING,
+    NO_EFFECT,
+    PARTIAL,
+    means_of,
+    with_gains,
+    with_sensitivity,
+)
 from analysis.groups import Group
 from analysis.idle import no_effects
 from analysis.speeds import NO_SPEEDS, REGIME, SIZE, SWIN, Speeds
@@ -110,7 +120,7 @@ def paper_ladder(regime: str, speeds: Speeds = NO_SPEEDS, road: Roadmap = DEFAUL
     rows = []
     for step in (step for step in road.steps if step.name in published):
         row = published[step.name]
-        design = design_for(step.changes, regime, **at_published_size(regime))
+        design = design_for(step.changes, regime).replace(**at_published_size(regime))
         cost = complexity_of(design, image_size=road.image_size)
         gmacs = cost.gmacs if row.gflops_counted is None else row.gflops_counted
         numbers = {"top1": row.top1, "std": _nan(row.top1_std), "n": row.seeds or 1, "gmacs": gmacs}

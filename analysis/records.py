@@ -207,8 +207,11 @@ def _before(section: str) -> dict[str, Any]:
 
 def _rate_follows(recipe: Mapping[str, Any], batch: Mapping[str, Any]) -> bool:
     """Whether the peak rate is the recipe's own at its batch, and not typed."""
-    rate, base, over, size = (*(recipe.get(key) for key in ("lr", "base_lr", "lr_batch")), batch.get("size"))
-    return None not in (rate, base, over, size) and math.isclose(rate, base * size / over)
+    known: list[Any] = [*(recipe.get(key) for key in ("lr", "base_lr", "lr_batch")), batch.get("size")]
+    if None in known:
+        return False
+    rate, base, over, size = map(float, known)
+    return math.isclose(rate, base * size / over)
 
 
 def _check_claim(claim: str | None, changes: tuple[str, ...], recipe: str, idle: set[str], exact: bool) -> None:

@@ -11,8 +11,8 @@ from analysis import tables, theme
 from analysis.agreement import agreement_of
 from analysis.attribution.page import attribution_sections
 from analysis.collect import Collection, Skipped
-from analysis.document import update_document
 from analysis.configurations import csv_of
+from analysis.document import update_document
 from analysis.further import further_section
 from analysis.gains import FINISHED, NO_EFFECT
 from analysis.ladder import Ladder

@@ -53,7 +53,13 @@ def _coverage(ladder: Ladder) -> list[str]:
             else f"{seeds.max() if len(seeds) else 0}"
         )
         lines.append(f"{len(ladder.measured)} of {len(table)} steps have finished runs, {spread} per step.")
-    for status, verb in ((MISSING, "Not trained"), (NO_EFFECT, "No effect here"), (HALF, "Half done"), (FAILED, "Failed"), (DIVERGED, "Diverged")):
+    for status, verb in (
+        (MISSING, "Not trained"),
+        (NO_EFFECT, "No effect here"),
+        (HALF, "Half done"),
+        (FAILED, "Failed"),
+        (DIVERGED, "Diverged"),
+    ):
         found = table[(table["status"] == status)]["label"]
         if len(found):
             lines.append(f"{verb}: {_names(found)}.")

@@ -18,8 +18,8 @@ from analysis.figures.gains import gains_figure
 from analysis.figures.kernels import context_curve, has_kernels, kernels_figure, ladder_curve
 from analysis.figures.roadmap import roadmap_figure
 from analysis.figures.tradeoff import METRICS, has_metric, tradeoff_figure
-from analysis.groups import Group, groups_of, second_regime
 from analysis.further import Further, further_of
+from analysis.groups import Group, groups_of, second_regime
 from analysis.ladder import Ladder, ladder_of, paper_ladder
 from analysis.records import bare
 from analysis.speeds import NO_SPEEDS, Speeds

@@ -41,7 +41,9 @@ def dots_figure(table: pd.DataFrame, *, caption: str = "", size: str = "page") -
     handles = [Line2D([], [], color=theme.INK, marker="o", label="gain with 95 % interval")] * bool(sure.any())
     if not sure.all():
         handles.append(
-            Line2D([], [], color=theme.INK, marker="o", markerfacecolor="white", linestyle="", label="gain, no interval")
+            Line2D(
+                [], [], color=theme.INK, marker="o", markerfacecolor="white", linestyle="", label="gain, no interval"
+            )
         )
     fig.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     return fig

@@ -213,7 +213,7 @@ def _gflops(axes: Axes, ladder: Ladder, paper: Ladder | None, rows: _Rows, brief
             mark[0].set_gid(f"gflops:{row.step}")
             _beside(axes, theme.number(row.gmacs, 1 if brief and row.gmacs >= 1 else 2), (row.gmacs, y), 5)
     reference = ladder.reference if ladder.is_paper else None
-    if reference:
+    if reference and reference.gflops_counted is not None:
         axes.plot(
             reference.gflops_counted, rows.reference_y, "*", color=theme.REFERENCE_COLOUR, markersize=theme.points(6.5)
         )

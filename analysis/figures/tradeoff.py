@@ -64,12 +64,12 @@ def _path(axes: Axes, ladder: Ladder, metric: str) -> None:
 
 
 def _reference(ladder: Ladder, metric: str) -> list[tuple[float, float, str]]:
-    """Swin's point among the paper's numbers: its metric, accuracy and label; none where one of them is unknown."""
+    """The published reference network's point: its metric, accuracy and label; none where one is unknown."""
     if not (ladder.is_paper and ladder.reference):
         return []
     known = {"gmacs": ladder.reference.gflops_counted, "images_per_second": ladder.reference_speed}
-    point = known.get(metric, math.nan), ladder.reference.top1
-    return [(*point, ladder.reference.label)] if all(map(math.isfinite, point)) else []
+    x, y = known.get(metric), ladder.reference.top1
+    return [(x, y, ladder.reference.label)] if x is not None and math.isfinite(x) else []
 
 
 def _label(axes: Axes, ladder: Ladder, metric: str) -> None:

@@ -25,7 +25,14 @@ ROADMAPS = {
     "own": {"published": "own.csv", "steps": [name for name in STEPS if name != "own_grown"]},
     "onward": {"behind": "convnext", "steps": ["separate_downsampling", "own_grown"]},
 }
-PUBLISHED = {"own_start": 76.0, "own_smooth": 76.5, "own_crop": 76.6, "own_act": 77.0, "own_long": 78.0, "own_mean": 78.4}
+PUBLISHED = {
+    "own_start": 76.0,
+    "own_smooth": 76.5,
+    "own_crop": 76.6,
+    "own_act": 77.0,
+    "own_long": 78.0,
+    "own_mean": 78.4,
+}
 SECTION = {"own_act": "model", "own_mean": "averaging"}
 TRAIN = """
 import json, sys
