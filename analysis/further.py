@@ -14,12 +14,12 @@ from analysis.page import Drawing, Section, Table
 MOST_SHOWN = 24  # rows of the figure; the table has all
 _HEADS = {
     "name": "configuration",
-    "differs": "differs from the row in (the row's value)",
     "over": "nearest row",
     "top1": "top-1 (n)",
     "gain": "gain over it [95 % CI]",
     "p_holm": "p (Holm)",
     "verdict": "verdict",
+    "differs": "has otherwise (the row's value)",
     "params": "params (M)",
     "gmacs": "GMACs",
 }
@@ -50,12 +50,7 @@ def further_of(group: Group, ladder: Ladder, collection: Collection) -> Further 
     settings = {run.config_id: settings_of(run, collection) for run in runs.drop_duplicates("config_id").itertuples()}
     # in ladder order: of rows that are as near the first is taken
     order = {step: place for place, step in enumerate(labels)}
-    steps = [
-        config
-        for config, _ in sorted(
-            zip(finished["config_id"], finished["step"], strict=True), key=lambda one: order[one[1]]
-        )
-    ]
+    steps = finished.sort_values("step", key=lambda names: names.map(order))["config_id"].tolist()
     others = runs[~runs["config_id"].isin(rows["config_id"])].drop_duplicates("config_id")
     if not len(others):
         return None
@@ -63,12 +58,16 @@ def further_of(group: Group, ladder: Ladder, collection: Collection) -> Further 
         config: min(steps, key=lambda step: len(differences(settings[config], settings[step])), default=None)
         for config in others["config_id"]
     }
-    names = dict(zip(others["config_id"], others["label"], strict=True))
+    words = {one: in_words(settings[one], settings[over[one]]) if over[one] else "" for one in others["config_id"]}
+    # a label names the set and typed flags of the network; what tells apart those that share one is in words
+    shared = set(rows["label"]) | set(others["label"][others["label"].duplicated(keep=False)])
+    names = {
+        config: f"{label}, {words[config]}" if label in shared and words[config] else label
+        for config, label in zip(others["config_id"], others["label"], strict=True)
+    }
     names |= {config: labels[step] for config, step in zip(finished["config_id"], finished["step"], strict=True)}
     found = gains_of(runs, over, names)
-    table = found.table.assign(
-        differs=[in_words(settings[one], settings[over[one]]) if over[one] else "" for one in found.table["config_id"]]
-    )
+    table = found.table.assign(differs=[words[one] for one in found.table["config_id"]])
     unknown = dict(zip(others["config_id"], others["unknown"], strict=True))
     missing = sorted({name for text in unknown.values() for name in text.split("+") if name})
     notes = [f"{NOTE} The noise is that of all runs of this ladder and this table."]
@@ -87,5 +86,5 @@ def further_section(further: Further, figures: list[Drawing]) -> Section:
         "Everything else that was trained in this regime on the same data and budget, against the row of the ladder "
         "from which it differs in the fewest settings."
     ]
-    table = Table(*cells_of(further.table, _HEADS), css="ladder", wrap=(1,), text=(2,))
+    table = Table(*cells_of(further.table, _HEADS), css="ladder", wrap=(6,), text=(1,))
     return Section("further", "Further configurations", words, figures, [table], further.notes)

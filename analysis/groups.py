@@ -54,6 +54,11 @@ class Group:
         return bool(self.runs.iloc[0]["matched"])
 
     @property
+    def everything(self) -> pd.DataFrame:
+        """Its runs, then the others."""
+        return pd.concat([self.runs, self.other], ignore_index=True) if len(self.other) else self.runs
+
+    @property
     def idle(self) -> frozenset[str]:
         """The changes that have nothing to do in these runs."""
         return frozenset(change for text in self.runs["idle"].unique() for change in text.split("+") if change)
@@ -134,7 +139,7 @@ def _ladders(family: pd.DataFrame, collection: Collection) -> list[tuple[str, ..
     """Sets of variants (settings of a recipe) that make one ladder each, the most-used first.
 
     A variant of the other recipe with a technique more is no ladder of its own: it is an arm of a recipe study. Nor is
-    a recipe that the roadmap does not have, beside one that it has.
+    a recipe that the roadmap does not have, beside one that it has, or a single configuration.
     """
     recipes = {
         variant: whole(bare(collection.settings_of(key))["recipe"], "recipe")
@@ -157,7 +162,8 @@ def _ladders(family: pd.DataFrame, collection: Collection) -> list[tuple[str, ..
         for variant in by_recipe[recipe][1:]
         if not technique_between(recipes[by_recipe[recipe][0]], recipes[variant])
     ]
-    return ladders + [(variant,) for variant in rest]
+    sets = family.groupby("variant")["changes"].nunique()
+    return ladders[:1] + [one for one in (*ladders[1:], *((variant,) for variant in rest)) if sets[one[0]] > 1]
 
 
 def _one_configuration(runs: pd.DataFrame) -> pd.Index:

@@ -36,4 +36,4 @@ def _reason(step: Step, group: Group) -> str:
         by = f"data={group.data}"
     else:
         by = "the data, the budget or typed keys"
-    return f"“{{{step.name}}}” has no effect here: {', '.join(keys)} is fixed by {by}, so its runs are those before it."
+    return f"“{{{step.name}}}” has no effect here: {', '.join(keys)} is fixed by {by}, so it is the row before it."

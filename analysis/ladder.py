@@ -32,7 +32,7 @@ from roadmap.resolve import design_for
 from roadmap.steps import DEFAULT, Roadmap, Step
 
 _RUN_COLUMNS = ["step", "seed", "top1", "eval_size"]
-AVERAGED = "Top-1 of the averaged weights (EMA), as published, from the row on whose change asks for them: "
+AVERAGED = "Top-1 of the averaged weights (EMA), as published, where a change asks for them: "
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def write_view(
         "report.html": page,
     }
     if view.group is not None:
-        texts["runs.csv"] = tables.runs_csv(view.group.runs)
+        texts["runs.csv"] = tables.runs_csv(view.group.everything)
         if view.further is not None:
             texts["further.csv"] = csv_of(view.further.table)
         texts["skipped.csv"] = tables.skipped_csv(skipped)
@@ -153,7 +153,7 @@ def _run_sections(view: View, collection: Collection | None, skipped: Sequence[S
                 words=[f"{view.ladder.road.source}."],
             )
         ]
-    runs = group.runs
+    runs = group.everything
     facts = [
         f"{len(runs)} runs in {collection.source.name}/, {runs['wall_seconds'].sum() / 3600:.1f} hours in all.",
         f"Devices: {_counted(runs['device'])}. Threads: {_counted(runs['threads'].map('{:.0f}'.format))}.",

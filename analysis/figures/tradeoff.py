@@ -18,8 +18,8 @@ METRICS = {
 
 
 def has_metric(ladder: Ladder, metric: str) -> bool:
-    """Whether at least two steps have both an accuracy and this metric."""
-    return int(ladder.measured[metric].notna().sum()) >= 2
+    """Whether steps with an accuracy differ in this metric: where only the training changes, their costs are one."""
+    return int(ladder.measured[metric].nunique()) >= 2
 
 
 @theme.styled

@@ -119,7 +119,9 @@ def test_the_rows_are_the_roadmaps_with_gains_over_what_has_an_effect(report: tu
     assert float(rows["own_act"]["paper_gain"]) == pytest.approx(0.5)
     assert rows["own_long"]["verdict"] != "missing"  # other epochs are no other ladder
     page = (report[0] / "report.html").read_text()
-    assert "“own crop” has no effect here: recipe.eval_crop is fixed by data=digits" in page
+    assert (
+        "“own crop” has no effect here: recipe.eval_crop is fixed by data=digits, so it is the row before it." in page
+    )
     assert "The road own" in page and "the paper" not in page.split("<script>")[0].replace("the paper's", "the paper")
 
 
