@@ -85,6 +85,8 @@ def _analyse(options: argparse.Namespace) -> int:
     aside: list[Skipped] = []
     alerts: list[str] = []
     if options.runs == PAPER:
+        if options.compare:
+            raise ConfigError("--compare needs a folder with runs; it has no meaning for the published numbers")
         views = paper_views(speeds, road)
         if not views:
             raise ConfigError(f"roadmap={road.name} has no published numbers")
@@ -105,7 +107,11 @@ def _analyse(options: argparse.Namespace) -> int:
         if not views:
             why = "no finished run"
             if len(collection.runs):
-                why = "no run of a ladder" if len(chosen) else f"none of {len(collection.runs)} runs meets --select"
+                why = (
+                    f"{len(chosen)} runs, none of a ladder (--compare shows them)"
+                    if len(chosen)
+                    else f"none of {len(collection.runs)} runs meets --select"
+                )
             views = paper_views(speeds, road)
             if not views:
                 raise ConfigError(f"{options.runs}: {why}, and roadmap={road.name} has no published numbers to show")

@@ -11,7 +11,6 @@ from analysis import theme
 from analysis.collect import Collection
 from analysis.configurations import NOTE, cells_of, csv_of, gains_of, in_words, settings_of, side_by_side
 from analysis.figures.dots import dots_figure
-from analysis.gains import FINISHED
 from analysis.page import Drawing, Section, Table, data_uri, render
 from analysis.records import profile_of
 from experiments.errors import ConfigError
@@ -46,9 +45,8 @@ def compare(collection: Collection, runs: pd.DataFrame, names: Sequence[str]) ->
     """
     if len(names) < 2:
         raise ConfigError("--compare needs at least two configurations, the reference first")
-    finished = runs[runs["status"].isin([FINISHED, "diverged"])]
-    first = _meant(names[0], finished, collection, None)
-    chosen = [first, *(_meant(name, finished, collection, first) for name in names[1:])]
+    first = _meant(names[0], runs, collection, None)
+    chosen = [first, *(_meant(name, runs, collection, first) for name in names[1:])]
     configs = [run.config_id for run in chosen]
     for name, config in zip(names, configs, strict=True):
         if configs.count(config) > 1:
@@ -58,7 +56,7 @@ def compare(collection: Collection, runs: pd.DataFrame, names: Sequence[str]) ->
     settings = [settings_of(run, collection) for run in chosen]
     called = dict(zip(configs, names, strict=True))
     over = {config: configs[0] if config != configs[0] else None for config in configs}
-    table = gains_of(finished[finished["config_id"].isin(configs)], over, called).table
+    table = gains_of(runs[runs["config_id"].isin(configs)], over, called).table
     return table.assign(differs=["", *(in_words(one, settings[0]) for one in settings[1:])])
 
 

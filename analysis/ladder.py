@@ -181,7 +181,7 @@ def _reference(road: Roadmap, regime: str) -> paper.PaperRow | None:
 
 def _blank(step: Step) -> dict[str, object]:
     """The row of a step before any number is known."""
-    row = paper.row(step.name, roadmap=step.roadmap)
+    row = next((row for row in paper.rows(step.roadmap) if row.step == step.name), None)
     numbers = ("top1", "std", "top1_best", "gmacs", "params", "images_per_second", "sampling_error")
     return {
         "step": step.name,

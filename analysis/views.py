@@ -170,7 +170,7 @@ def figures_of(view: View) -> Iterator[Named]:
     for metric in METRICS:
         if has_metric(ladder, metric):
             name = f"accuracy-{metric.replace('_', '-')}"
-            yield Named(name, f"Accuracy against {METRICS[metric][0]}", _tradeoff(view, metric))
+            yield Named(name, f"Accuracy against {METRICS[metric][0].split(' (')[0]}", _tradeoff(view, metric))
     named = {} if ladder.is_paper else {"these runs": ladder_curve(ladder)}
     for one in (ladder, view.second, published, view.paper_second):
         if one is not None and one.is_paper:

@@ -11,7 +11,7 @@ from analysis.ladder import Ladder
 
 # metric -> axis label, unit divisor
 METRICS = {
-    "gmacs": ("GFLOPs (multiply-adds at 224 px)", 1.0),
+    "gmacs": ("GFLOPs (multiply-adds at {side} px)", 1.0),
     "params": ("parameters (millions, 1000 classes)", 1e6),
     "images_per_second": ("training images per second", 1.0),
 }
@@ -35,7 +35,7 @@ def tradeoff_figure(
     for axes, one in zip(panels, shown, strict=True):
         _path(axes, one, metric)
         axes.set_title(f"the {one.publication}, ImageNet-1K" if one.is_paper else "these runs")
-        axes.set_xlabel(METRICS[metric][0])
+        axes.set_xlabel(METRICS[metric][0].format(side=one.road.image_size if one.is_paper else 224))
         axes.set_ylabel("top-1 accuracy (%)")
     for axes, one in zip(panels, shown, strict=True):
         _label(axes, one, metric)

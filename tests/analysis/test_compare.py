@@ -26,7 +26,6 @@ TOP1 = {  # what was typed -> top-1 of the seeds 0, 1, 2
     ("+step=kernel_7", "recipe.label_smoothing=0"): (80.1, 80.3, 80.4),
     ("+step=kernel_7", "add=[layer_norm]"): (82.0, 82.5, 82.2),
 }
-NAMES = ("kernel_7", "gelu", "move_up_depthwise+kernel_size_13")
 
 
 def label_of(typed: Sequence[str]) -> str:
@@ -143,3 +142,16 @@ def test_a_diverged_run_costs_the_verdict(runs: Path, tmp_path: Path) -> None:
     row = table_of(tmp_path, ["kernel_7", "gelu"]).loc["gelu"]
     assert (row["n"], row["diverged"], row["verdict"]) == (2, 1, "diverged")
     assert row["gain_low"] != row["gain_low"]
+
+
+def test_runs_of_typed_flags_alone_get_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    typed = ("+step=kernel_7", "design.kernel_size=13")
+    factory.write(tmp_path / "runs", record(typed, 80.0))
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--formats", "svg"]) == 0
+    line = "1 runs, none of a ladder (--compare shows them); this page shows the published numbers."
+    assert line in capsys.readouterr().out and line in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_published_numbers_have_no_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "--out", str(tmp_path), "--compare", "kernel_7", "gelu"]) == 2
+    assert "--compare needs a folder with runs" in capsys.readouterr().err
