@@ -5,9 +5,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from roadmap import UserError
 from roadmap.pipes import quietly
+from roadmap.steps import DEFAULT, roadmap_named
 
 PAPER = "paper"
 CACHE = ".collect.sqlite"
@@ -16,10 +18,20 @@ CACHE = ".collect.sqlite"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     parser.add_argument(
-        "runs", metavar="RUNS", help=f"the folder with the runs; “{PAPER}” stands for the paper's own numbers"
+        "runs", metavar="RUNS", help=f"the folder with the runs; “{PAPER}” stands for the published numbers"
     )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, required=True, help="folder for figures, tables and report.html"
+    )
+    parser.add_argument(
+        "--roadmap", metavar="NAME", default=DEFAULT.name, help="whose ladder it is (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--compare",
+        metavar="NAME",
+        nargs="+",
+        help="instead of the report, these configurations against each other, the first as the reference: labels as "
+        "run folders show them, steps, or config_ids (8 digits or more)",
     )
     parser.add_argument(
         "--select",
@@ -60,32 +72,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _analyse(options: argparse.Namespace) -> int:
     from analysis.collect import Skipped, collect
+    from analysis.compare import compare, write_comparison
     from analysis.groups import groups_of, select
     from analysis.report import write_view
     from analysis.speeds import NO_SPEEDS, read_speeds
     from analysis.views import paper_views, views_of
+    from experiments.errors import ConfigError
 
-    formats = _formats(options.formats)
+    formats, road = _formats(options.formats), roadmap_named(options.roadmap)
     speeds = read_speeds(options.speeds) if options.speeds else NO_SPEEDS
     collection = None
     aside: list[Skipped] = []
     alerts: list[str] = []
     if options.runs == PAPER:
-        views = paper_views(speeds)
+        if options.compare:
+            raise ConfigError("--compare needs a folder with runs; it has no meaning for the published numbers")
+        views = paper_views(speeds, road)
+        if not views:
+            raise ConfigError(f"roadmap={road.name} has no published numbers")
     else:
         started = time.perf_counter()
-        collection = collect(options.runs, None if options.no_cache else options.out / CACHE)
+        collection = collect(options.runs, None if options.no_cache else options.out / CACHE, road)
         chosen = select(collection, options.select)
+        if options.compare:
+            table = compare(collection, chosen, options.compare)
+            print(write_comparison(table, collection, options.out, size=options.size, formats=formats))
+            return 0
         groups, aside = groups_of(collection, chosen)
+        alerts += _unknown(chosen)
         seconds = time.perf_counter() - started
         print(f"{len(collection.runs)} runs read in {seconds:.1f} s ({collection.from_cache} from the cache)")
         _report_skipped(collection.skipped, aside)
         views = views_of(collection, groups, speeds)
         if not views:
-            why = f"none of {len(collection.runs)} runs meets --select" if len(collection.runs) else "no finished run"
-            alerts.append(f"{options.runs}: {why}; this page shows the paper's own numbers.")
-            print(alerts[0])
-            views = paper_views(speeds)
+            why = "no finished run"
+            if len(collection.runs):
+                why = (
+                    f"{len(chosen)} runs, none of a ladder (--compare shows them)"
+                    if len(chosen)
+                    else f"none of {len(collection.runs)} runs meets --select"
+                )
+            views = paper_views(speeds, road)
+            if not views:
+                raise ConfigError(f"{options.runs}: {why}, and roadmap={road.name} has no published numbers to show")
+            alerts.append(f"{options.runs}: {why}; this page shows the published numbers.")
+            print(alerts[-1])
     links = [(view.title, f"{view.name}/report.html") for view in views[1:]]
     shared = {"collection": collection, "aside": aside, "size": options.size, "formats": formats}
     for i, view in enumerate(views):
@@ -94,6 +125,17 @@ def _analyse(options: argparse.Namespace) -> int:
         write_view(view, folder, alerts=alerts, **first, **shared)
         print(f"{folder / 'report.html'}: {view.title}, {len(view.ladder.measured)} of {len(view.ladder.table)} steps")
     return 0
+
+
+def _unknown(runs: Any) -> list[str]:
+    """A line about runs that hold changes, or are in a regime, of which there is no file here."""
+    strange = runs[runs["unknown"] != ""]
+    if not len(strange):
+        return []
+    names = ", ".join(sorted({name for text in strange["unknown"] for name in text.split("+")}))
+    line = f"{len(strange)} runs are at no step: there is no file here of {names}; put their folder on ROADMAP_PATH."
+    print(line)
+    return [line]
 
 
 def _formats(text: str) -> tuple[str, ...]:

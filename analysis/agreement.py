@@ -1,11 +1,12 @@
-"""Does a ladder of one's own tell the same story as the paper's?"""
+"""Does a ladder of one's own tell the same story as the published one?"""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis import stats
-from analysis.ladder import GAIN, LOSS, RECIPE_STEPS, Ladder
+from analysis.gains import GAIN, LOSS
+from analysis.ladder import Ladder, recipe_steps
 
 DECIMALS = 6  # of a gain in points: what lies behind is rounding, which would give equal values a sign and an order
 
@@ -18,10 +19,10 @@ class Agreement:
         steps: their names; the recipe's row is apart.
         values: Spearman's rho of the steps' top-1.
         gains: Spearman's rho of the gains over the parents.
-        signs: share of steps whose gain has the paper's sign, with the exact interval; p against one half.
+        signs: share of steps whose gain has the published sign, with the exact interval; p against one half.
         matching: how many have it.
         clear: the same share among the steps with a verdict (gain or loss).
-        recipe_gain, paper_recipe_gain: the recipe's gain here and in the paper, points.
+        recipe_gain, paper_recipe_gain: the recipe's gain here and as published, points.
     """
 
     steps: tuple[str, ...]
@@ -36,9 +37,9 @@ class Agreement:
 
 
 def agreement_of(ladder: Ladder) -> Agreement | None:
-    """Compare a ladder with the paper's; None with fewer than three gains. A gain of exactly 0 matches nothing."""
+    """Compare a ladder with the published one; None below three gains. A gain of exactly 0 matches nothing."""
     table = ladder.table
-    recipe = table["step"].isin(RECIPE_STEPS)
+    recipe = table["step"].isin(recipe_steps(ladder.road))
     both = table[~recipe & table["gain"].notna() & table["paper_gain"].notna()]
     if len(both) < 3:
         return None

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records import COLUMNS
+from roadmap.changes import FILES
+from roadmap.regimes import REGIMES, regime
 
-_FORMAT = hashlib.sha256(json.dumps(["1", COLUMNS]).encode()).hexdigest()[:12]
+# Rows depend on what the changes and regimes are, so on the folders of one's own that were on the path.
+_FILES = [{name: change.raw for name, change in FILES.items()}, {name: regime(name) for name in REGIMES}]
+_FORMAT = hashlib.sha256(json.dumps(["2", COLUMNS, _FILES]).encode()).hexdigest()[:12]
 
 
 class Cache:

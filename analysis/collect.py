@@ -14,16 +14,19 @@ import yaml
 
 from analysis.cache import Cache
 from analysis.planned import Pair, commands_in, orders_in, plans_in
-from analysis.records import COLUMNS, NUMBERS, flatten
+from analysis.records import COLUMNS, NUMBERS, flatten, located, step_of
 from experiments.errors import StorageError
 from experiments.store.run_dir import read_result
 from roadmap import UserError
+from roadmap.steps import DEFAULT, Roadmap
 
 _DEPTH = 4  # folders below RUNS that are searched
 _IGNORED = ("studies", "bench", "checkpoints")  # ours, but no runs
 _RUN_FILES = {"config.yaml", "metrics.jsonl", "error.json", "timing.jsonl"}
 _REPORT_FILE = "report.html"  # a folder that holds one is an earlier answer of ours
-_OWN = (_REPORT_FILE, "runs.csv", "skipped.csv", "figures")
+_COMPARED = "compare.html"  # likewise
+_OWN = (_REPORT_FILE, "runs.csv", "skipped.csv", "further.csv", "figures")
+_OWN_STEMS = ("ladder.", "compare.")
 _RUN_NAME = re.compile(r"(?P<label>.+)-(?P<regime>[a-z]+)-s(?P<seed>\d+)-[0-9a-f]{12}")
 
 
@@ -46,6 +49,7 @@ class Collection:
     """All runs of a folder: `runs` has the columns of `records.COLUMNS`, a row per sealed run."""
 
     source: Path
+    road: Roadmap  # whose steps the column `step` names
     runs: pd.DataFrame
     skipped: tuple[Skipped, ...]
     settings: dict[str, str] = field(repr=False)  # hash -> nested settings as JSON
@@ -58,8 +62,10 @@ class Collection:
         return parsed
 
 
-def collect(source: str | Path, cache: Path | None = None) -> Collection:
-    """Read every run below `source`. `cache` is a file to keep rows in; nothing is written below `source`.
+def collect(source: str | Path, cache: Path | None = None, road: Roadmap = DEFAULT) -> Collection:
+    """Read every run below `source` and find its step of a roadmap.
+
+    `cache` is a file to keep rows in, whatever the roadmap; nothing is written below `source`.
 
     Raises:
         StorageError: `source` is not a folder that can be read.
@@ -74,7 +80,7 @@ def collect(source: str | Path, cache: Path | None = None) -> Collection:
     for found, stamp, problem in _walk(source, source, 0):
         path = os.path.relpath(found, source)
         if stamp is None:
-            skipped.append(problem if isinstance(problem, Skipped) else _unfinished(found, path))
+            skipped.append(problem if isinstance(problem, Skipped) else _unfinished(found, path, road))
             continue
         row = kept.get(path, stamp)
         from_cache += row is not None
@@ -82,7 +88,7 @@ def collect(source: str | Path, cache: Path | None = None) -> Collection:
             try:
                 flat, text = flatten(path, read_result(Path(found) / "result.json"))
             except (ValueError, KeyError, TypeError, AttributeError, OSError, UserError) as error:
-                skipped.append(_named(path, "damaged", _one_line(str(error).replace(f"{found}/", ""))))
+                skipped.append(_named(path, "damaged", _one_line(str(error).replace(f"{found}/", "")), road))
                 continue
             row = tuple(flat[name] for name in COLUMNS)
             settings[flat["settings"]] = text
@@ -91,11 +97,11 @@ def collect(source: str | Path, cache: Path | None = None) -> Collection:
     new = {key: settings[key] for key in settings.keys() - kept.settings.keys()}
     kept.store(fresh, new, kept.rows.keys() - rows.keys())
     kept.close()
-    runs, doubles = _without_doubles(_frame(rows))
+    runs, doubles = _without_doubles(located(_frame(rows), road))
     plans = plans_in(source)
     planned = commands_in(plans)
     runs["command"] = [planned.get(one, own) for one, own in zip(runs["run_id"], runs["command"], strict=True)]
-    return Collection(source, runs, tuple(skipped) + doubles, settings, orders_in(plans), from_cache)
+    return Collection(source, road, runs, tuple(skipped) + doubles, settings, orders_in(plans), from_cache)
 
 
 def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, str | None, Skipped | None]]:
@@ -107,8 +113,8 @@ def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, str 
         yield str(folder), None, Skipped(os.path.relpath(folder, top), "damaged", f"cannot be read: {error.strerror}")
         return
     names = {entry.name for entry in entries}
-    if not depth and _REPORT_FILE in names:  # the answer was written beside the runs
-        entries = [entry for entry in entries if entry.name not in _OWN and not entry.name.startswith("ladder.")]
+    if not depth and names & {_REPORT_FILE, _COMPARED}:  # the answer was written beside the runs
+        entries = [entry for entry in entries if entry.name not in _OWN and not entry.name.startswith(_OWN_STEMS)]
     if not depth and "result.json" in names:  # RUNS is itself one run
         status = os.stat(f"{folder}/result.json")
         yield str(folder), f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}", None
@@ -143,22 +149,22 @@ def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, str 
         yield str(folder), None, Skipped(os.path.relpath(folder, top), "foreign", why)
 
 
-def _unfinished(folder: str, path: str) -> Skipped:
+def _unfinished(folder: str, path: str, road: Roadmap) -> Skipped:
     """What a run folder without a result says about itself: failed with its error, or half done."""
     error = Path(folder, "error.json")
     if not error.is_file():
-        return _named(path, "half done", "no result yet; the same command continues it", folder)
+        return _named(path, "half done", "no result yet; the same command continues it", road, folder)
     try:
         content = json.loads(error.read_bytes())
         why = str(content.get("message") or content.get("error") or "no message")
         if content.get("machine") is True:
-            return _named(path, "half done", _one_line(f"{why}; the same command continues it"), folder)
+            return _named(path, "half done", _one_line(f"{why}; the same command continues it"), road, folder)
     except (ValueError, OSError, AttributeError) as problem:
         why = f"error.json cannot be read: {problem}"
-    return _named(path, "failed", _one_line(why), folder)
+    return _named(path, "failed", _one_line(why), road, folder)
 
 
-def _named(path: str, state: str, why: str, folder: str | None = None) -> Skipped:
+def _named(path: str, state: str, why: str, road: Roadmap, folder: str | None = None) -> Skipped:
     """A `Skipped` with the step, regime and seed that the folder's name and its config.yaml tell."""
     match = _RUN_NAME.fullmatch(os.path.basename(path))
     facts: dict[str, Any] = {}
@@ -169,10 +175,19 @@ def _named(path: str, state: str, why: str, folder: str | None = None) -> Skippe
             config = yaml.safe_load(Path(folder, "config.yaml").read_bytes())
             for key in ("budget", "data"):
                 facts[key] = config[key]["name"]
-            facts["step"] = config.get("step", facts.get("step"))
+            if "step" in config:
+                facts["step"] = _step_of(config, road)
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
             pass  # the folder's name has to do
     return Skipped(path, state, why, **facts)
+
+
+def _step_of(config: dict[str, Any], road: Roadmap) -> str | None:
+    """The step of a roadmap at which the run of a config.yaml is, if it is at one of any."""
+    if config["step"] is None or "changes" not in config:
+        return config["step"]
+    held, idle = (frozenset(config.get(key) or ()) for key in ("changes", "idle"))
+    return step_of(config["recipe"]["name"], held, idle, road)
 
 
 def _one_line(message: object) -> str:

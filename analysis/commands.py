@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from roadmap.steps import START
+from roadmap.steps import DEFAULT, START
 
 _NEEDS_QUOTES = set("[]{}() ,*&|;<>$")
 
@@ -16,7 +16,9 @@ def command(overrides: Iterable[str]) -> str:
 
 def rebuilt(record: Mapping[str, Any]) -> str:
     """A command from a record: step or changes, groups, seed. Single values that were typed are in its config.yaml."""
-    overrides = [f"+step={record['step'] or START.name}"]
+    name, _, step = (record["step"] or START.name).rpartition(".")
+    overrides = [f"roadmap={name}"] if name not in ("", DEFAULT.name) else []
+    overrides.append(f"+step={step}")
     if not record["step"] and record["changes"]:
         overrides.append(f"add=[{','.join(record['changes'])}]")
     overrides += [

@@ -10,12 +10,16 @@ import pandas as pd
 
 from analysis.attribution.single import technique_between, techniques_off
 from analysis.collect import Collection, Skipped
-from analysis.records import COLUMNS
+from analysis.records import COLUMNS, bare, whole
 from experiments.errors import ConfigError
-from roadmap.steps import END, STEPS
+from roadmap.steps import Roadmap
 
-_LADDER_RECIPES = tuple(dict.fromkeys(step.recipe for step in (END, *reversed(STEPS))))  # that of the end first
 SETTINGS = ("design", "recipe", "budget", "data", "batch", "versions")
+
+
+def ladder_recipes(road: Roadmap) -> tuple[str, ...]:
+    """The recipes of a roadmap's rows, that of its end first."""
+    return tuple(dict.fromkeys(step.recipe for step in (road.end, *reversed(road.steps))))
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,9 @@ class Group:
     Attributes:
         name: folder name, unique among the groups of one collection.
         title: the same in words.
+        road: the roadmap whose ladder it is.
         runs: rows of the collection; `step` is None off the ladder.
-        other: runs of the same regime, data and budget under other settings (single techniques off, say).
+        other: runs of the same regime, data and budget under other settings (typed flags, single techniques off, say).
         unfinished: what was skipped and names this regime, data and budget.
         settings: nested settings of one run of the last step's recipe.
     """
@@ -37,6 +42,7 @@ class Group:
     data: str
     budget: str
     profile: str
+    road: Roadmap
     runs: pd.DataFrame
     other: pd.DataFrame
     unfinished: tuple[Skipped, ...]
@@ -46,6 +52,16 @@ class Group:
     def matched(self) -> bool:
         """Whether every network has its own width (match_gmacs)."""
         return bool(self.runs.iloc[0]["matched"])
+
+    @property
+    def everything(self) -> pd.DataFrame:
+        """Its runs, then the others."""
+        return pd.concat([self.runs, self.other], ignore_index=True) if len(self.other) else self.runs
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """The changes that have nothing to do in these runs."""
+        return frozenset(change for text in self.runs["idle"].unique() for change in text.split("+") if change)
 
     @property
     def steps(self) -> int:
@@ -97,10 +113,10 @@ def _same(item: Any, text: str) -> bool:
 
 
 def groups_of(collection: Collection, runs: pd.DataFrame | None = None) -> tuple[list[Group], list[Skipped]]:
-    """All groups, the one with most steps (then most runs) first, and what was set aside for being ambiguous.
+    """All groups, the one with most steps (then most runs) first, and the runs that belong to none.
 
-    A ladder needs two recipes. Where one recipe was trained in several settings, each is a group of its own, and the
-    other recipe's rows are those of its most-used setting.
+    A ladder may need two recipes. Where one recipe was trained in several settings, each is a group of its own, and the
+    other recipe's rows are those of its most-used setting. What a ladder does not average is in `Group.other`.
     """
     runs = collection.runs if runs is None else runs
     groups: list[Group] = []
@@ -110,11 +126,10 @@ def groups_of(collection: Collection, runs: pd.DataFrame | None = None) -> tuple
         ladders = _ladders(family[plain], collection)
         for variants in ladders:
             inside = plain & family["variant"].isin(variants)
-            chosen, ambiguous = _one_configuration(family[inside])
-            aside += ambiguous
-            groups.append(_group(collection, chosen, family[~inside]))
+            chosen = _one_configuration(family[inside])
+            groups.append(_group(collection, family.loc[chosen], family.drop(chosen)))
         if not ladders:
-            why = "it has typed flags or techniques switched off, and no plain run to compare it with"
+            why = "no run of a set of changes to compare it with; --compare shows it against other configurations"
             aside += [Skipped(run.path, "set aside", why, run.step, run.regime) for run in family.itertuples()]
     groups.sort(key=lambda group: (-group.steps, -len(group.runs), group.name))
     return _named_apart(groups), aside
@@ -123,10 +138,11 @@ def groups_of(collection: Collection, runs: pd.DataFrame | None = None) -> tuple
 def _ladders(family: pd.DataFrame, collection: Collection) -> list[tuple[str, ...]]:
     """Sets of variants (settings of a recipe) that make one ladder each, the most-used first.
 
-    A variant of the other recipe with a technique more is no ladder of its own: it is an arm of a recipe study.
+    A variant of the other recipe with a technique more is no ladder of its own: it is an arm of a recipe study. Nor is
+    a recipe that the roadmap does not have, beside one that it has, or a single configuration.
     """
     recipes = {
-        variant: collection.settings_of(key)["recipe"]
+        variant: whole(bare(collection.settings_of(key))["recipe"], "recipe")
         for variant, key in family.drop_duplicates("variant")[["variant", "settings"]].itertuples(index=False)
     }
     by_recipe: dict[str, list[str]] = {}
@@ -135,44 +151,32 @@ def _ladders(family: pd.DataFrame, collection: Collection) -> list[tuple[str, ..
         # of two settings that were used as often, the one with fewer techniques is the recipe itself
         ranked = sorted((-count, -techniques_off(recipes[variant]), variant) for variant, count in counts.items())
         by_recipe[str(recipe)] = [variant for *_, variant in ranked]
-    present = [recipe for recipe in _LADDER_RECIPES if recipe in by_recipe]
+    present = [recipe for recipe in ladder_recipes(collection.road) if recipe in by_recipe]
     if not present:
         return [(variant,) for variants in by_recipe.values() for variant in variants]
     leading, partners = present[0], [by_recipe[recipe][0] for recipe in present[1:]]
     ladders = [(variant, *partners) for variant in by_recipe[leading]]
     rest = [
         variant
-        for recipe, variants in by_recipe.items()
-        for variant in variants
-        if recipe != leading
-        and variant not in partners
-        and not (recipe in present and technique_between(recipes[by_recipe[recipe][0]], recipes[variant]))
+        for recipe in present[1:]
+        for variant in by_recipe[recipe][1:]
+        if not technique_between(recipes[by_recipe[recipe][0]], recipes[variant])
     ]
-    return ladders + [(variant,) for variant in rest]
+    sets = family.groupby("variant")["changes"].nunique()
+    return ladders[:1] + [one for one in (*ladders[1:], *((variant,) for variant in rest)) if sets[one[0]] > 1]
 
 
-def _one_configuration(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[Skipped]]:
-    """Keep one config_id per (recipe, changes): the one with most runs. The others are never averaged in."""
+def _one_configuration(runs: pd.DataFrame) -> pd.Index:
+    """Where the runs of one config_id per (recipe, changes) stand: that with most. Others are not averaged in."""
     keys = ["recipe", "changes"]
     counts = runs.groupby([*keys, "config_id"], sort=True).size().sort_values(ascending=False, kind="stable")
     best = counts.reset_index().drop_duplicates(keys)["config_id"]
-    left = runs[~runs["config_id"].isin(best)]
-    aside = [
-        Skipped(
-            run.path,
-            "set aside",
-            f"another configuration of the same set of changes; --select config_id={run.config_id[:12]} shows it",
-            run.step,
-            run.regime,
-        )
-        for run in left.itertuples()
-    ]
-    return runs[runs["config_id"].isin(best)].reset_index(drop=True), aside
+    return runs.index[runs["config_id"].isin(best)]
 
 
 def _group(collection: Collection, runs: pd.DataFrame, other: pd.DataFrame) -> Group:
-    first = runs.iloc[0]
-    latest = runs[runs["recipe"] == _LADDER_RECIPES[0]]
+    runs, first = runs.reset_index(drop=True), runs.iloc[0]
+    latest = runs[runs["recipe"] == ladder_recipes(collection.road)[0]]
     settings = collection.settings_of((latest if len(latest) else runs).iloc[0]["settings"])
     unfinished = tuple(
         item
@@ -192,6 +196,7 @@ def _group(collection: Collection, runs: pd.DataFrame, other: pd.DataFrame) -> G
         data=first.data,
         budget=first.budget,
         profile=first.profile,
+        road=collection.road,
         runs=runs,
         other=other.reset_index(drop=True),
         unfinished=unfinished,

@@ -1,25 +1,34 @@
-"""One run record as one flat row, and the two keys that say which runs may be compared."""
+"""One run record as one flat row, the two keys that say which runs may be compared, and the step that a run is at."""
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import pandas as pd
+
 from analysis.commands import rebuilt
-from experiments.config.fields import beside_before
-from experiments.config.settings import Data, Recipe
-from roadmap import STEPS, Design, UserError, design_for, step_at
-from roadmap.design import BEFORE, flags_asked_by
-from roadmap.resolve import without_width
+from experiments.config.fields import before_of
+from experiments.config.settings import Batch, Budget, Data, Recipe
+from roadmap import Design, UserError, design_for
+from roadmap.changes import FILES
+from roadmap.design import flags_asked_by
+from roadmap.regimes import REGIMES
+from roadmap.resolve import idle_in, label_of, steps_at
+from roadmap.steps import DEFAULT, ROADMAPS, Roadmap, in_order
 
 # column -> sqlite type; the order is the order of the table
 COLUMNS = {
     "path": "TEXT",  # relative to RUNS
     "run_id": "TEXT",
     "config_id": "TEXT",
-    "step": "TEXT",  # None off the ladder
-    "changes": "TEXT",  # joined with "+", ladder order
+    "label": "TEXT",
+    "step": "TEXT",  # of the chosen roadmap (`located`); None off the ladder
+    "changes": "TEXT",  # joined with "+", ladder order, without the idle ones
+    "idle": "TEXT",  # changes to which data, regime, width or typed keys leave nothing to do, joined with "+"
+    "unknown": "TEXT",  # changes, or a regime, of which there is no file here, joined with "+"
     "study": "TEXT",
     "regime": "TEXT",
     "seed": "INTEGER",
@@ -28,7 +37,8 @@ COLUMNS = {
     "budget": "TEXT",
     "data": "TEXT",
     "epochs": "REAL",
-    "top1": "REAL",
+    "top1": "REAL",  # the headline: of the averaged weights where a change asked for them
+    "averaged": "INTEGER",  # 1: it is that of the averaged weights
     "top1_best": "REAL",
     "top1_ema": "REAL",
     "loss": "REAL",
@@ -48,7 +58,7 @@ COLUMNS = {
     "plain": "INTEGER",  # 1: the network is what its set of changes says, no flag was typed
     "matched": "INTEGER",  # 1: that, at a width of its own (match_gmacs): a ladder apart from the others
     "profile": "TEXT",  # hash of what a whole ladder shares: data, budget, image size, precision, stem stride
-    "variant": "TEXT",  # hash of what a recipe fixes: recipe, batch, layer scale, init, drop path
+    "variant": "TEXT",  # hash of what a recipe fixes without the changes: recipe, batch, layer scale, init, drop path
     "settings": "TEXT",  # hash of the record's nested settings, see `settings_of`
 }
 NUMBERS = tuple(name for name, kind in COLUMNS.items() if kind == "REAL")
@@ -58,39 +68,43 @@ _SAME_NAME = (
     "threads",
 )
 _RECIPE_FLAGS = flags_asked_by("recipe")
+_SECTIONS = {"recipe": Recipe, "batch": Batch, "data": Data, "budget": Budget, "design": Design}
 # of data; where they matter they are in the design and in image_size
 _NOT_CONTENT = ("root", "download", "damaged_share", "image_size", "stem_stride")
-# A record that is older than one of their fields is like one that asks for what was computed before (`fields.later`).
-_SECTIONS = {"design": Design, "recipe": Recipe, "data": Data}
-_OPTIONAL = ("batch", "precision", "image_size")
+_OPTIONAL = ("batch", "precision", "image_size", "replaced")
 
 
 def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The row (keys of COLUMNS) and the nested settings as canonical JSON of a validated record.
 
+    It is the same whatever roadmap is chosen: the column `step` holds what the record claims until `located` decides.
+
     Raises:
-        ValueError: the record contradicts itself or the ladder; one line.
+        ValueError: the record contradicts itself or the roadmap that it names; one line.
     """
-    parts = {name: beside_before(cls, record[name]) for name, cls in _SECTIONS.items()}
-    design, recipe, data = parts.values()
-    changes = tuple(record["changes"])
+    design, recipe, data, regime = record["design"], record["recipe"], record["data"], record["regime"]
+    changes, idle = tuple(record["changes"]), set(record.get("idle") or ())
     row = {name: record[name] for name in _SAME_NAME}
-    whole = _canonical(BEFORE | design)
-    exact, any_width = (_is_plain(whole, changes, record["regime"], free) for free in (False, True))
-    if row["step"] is not None and (row["step"] != _step_at(changes, recipe["name"]) or not exact):
-        raise ValueError(f"it claims step {row['step']}, but its changes, recipe or design are not that step's")
+    unknown = [name for name in changes if name not in FILES] + [regime] * (regime not in REGIMES)
+    exact, any_width = (not unknown and _is_plain(_canonical(design), changes, regime, free) for free in (False, True))
+    if not unknown:
+        _check_claim(record["step"], changes, recipe["name"], idle | idle_in(regime), exact)
+        idle |= idle_in(regime)
     row["plain"], row["matched"] = int(any_width), int(any_width and not exact)
     if row["matched"]:
-        changes = without_width(changes, record["regime"])
-        if not recipe.get("without"):  # of a ladder in which every row has its own width
-            row["step"] = _step_at_any_width(changes, recipe["name"], record["regime"])
+        idle |= _of_the_width(regime)
+    if averaged := "recipe.ema" in (record.get("replaced") or {}) and record["top1_ema"] is not None:
+        row |= {"top1": record["top1_ema"], "top1_best": None}  # the best epoch is only known of the last weights
     git = record.get("git") or {}
-    settings = {**parts, **{key: record.get(key) for key in ("budget", *_OPTIONAL, "versions")}}
+    settings = {key: record.get(key) for key in ("design", "recipe", "budget", "data", *_OPTIONAL, "versions")}
     text = _canonical(settings)
-    asked = [design[flag] for flag in _RECIPE_FLAGS if flag in design]
     row |= {
         "path": path,
-        "changes": "+".join(changes),
+        "label": record.get("label") or record["step"] or ("+".join(changes) if unknown else label_of(changes)),
+        "changes": "+".join(name for name in changes if name not in idle),
+        "idle": "+".join(sorted(idle)),
+        "unknown": "+".join(unknown),
+        "averaged": int(averaged),
         "recipe": recipe["name"],
         "without": "+".join(recipe.get("without") or ()),
         "budget": record["budget"]["name"],
@@ -99,24 +113,115 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         "git_commit": git.get("commit"),
         "git_dirty": None if git.get("dirty") is None else int(git["dirty"]),
         "command": rebuilt(record),
-        "profile": _hash(profile_of(record) + "matched" * row["matched"]),
-        "variant": _hash(_canonical([recipe, record.get("batch"), *asked])),
+        "profile": _hash(_canonical(profile_of(record)) + "matched" * row["matched"]),
+        "variant": _hash(_canonical(bare(settings))),
         "settings": _hash(text),
     }
     return row, text
 
 
-def profile_of(record: Mapping[str, Any]) -> str:
-    """Key of what all runs of one ladder share; runs with different keys are never averaged or compared."""
-    data = {key: value for key, value in record["data"].items() if key not in _NOT_CONTENT}
-    parts = [
-        data,
-        record["budget"],
-        record["design"].get("stem_stride"),
-        record.get("image_size"),
-        record.get("precision"),
+def located(runs: pd.DataFrame, road: Roadmap) -> pd.DataFrame:
+    """The rows with the step of a roadmap that each is at, and its set in the order of that roadmap.
+
+    A change is idle in a whole ladder (runs of one regime, profile and variant) where some of its runs say so and none
+    holds it. A run that is at two steps, since the change between them is idle, is at the first.
+    """
+    runs = runs.copy()
+    held, idle = ([frozenset(filter(None, text.split("+"))) for text in runs[name]] for name in ("changes", "idle"))
+    keys = list(zip(runs["regime"], runs["profile"], runs["variant"], strict=True))
+    active: dict[Any, set[str]] = {key: set() for key in keys}
+    nothing: dict[Any, set[str]] = {key: set() for key in keys}
+    for key, changes, without in zip(keys, held, idle, strict=True):
+        active[key] |= changes
+        nothing[key] |= without
+    shared = [frozenset(nothing[key] - active[key]) for key in keys]
+    steps = [
+        step_of(row.recipe, changes, without, road) if row.plain and not row.without else None
+        for row, changes, without in zip(runs.itertuples(), held, shared, strict=True)
     ]
-    return _hash(_canonical(parts))
+    runs["step"] = pd.Series(steps, index=runs.index, dtype=object)
+    runs["idle"] = ["+".join(sorted(without)) for without in shared]
+    runs["changes"] = [
+        text if unknown else "+".join(_ordered(changes, road))
+        for text, changes, unknown in zip(runs["changes"], held, runs["unknown"], strict=True)
+    ]
+    return runs
+
+
+@cache
+def step_of(recipe: str, changes: frozenset[str], idle: frozenset[str], road: Roadmap) -> str | None:
+    """The first step of a roadmap with these changes and this recipe, idle changes aside; None off it."""
+    return next((step.name for step in steps_at(changes, recipe, road, idle)), None)
+
+
+_ordered = cache(in_order)
+
+
+def bare(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe fixes, as it would be without the changes: the same for all runs of one ladder.
+
+    Keys that are younger than some records are left out at the value that those computed. The peak rate is left out
+    where it follows from the batch, which a change may set.
+    """
+    recipe, batch = dict(settings["recipe"]), dict(settings.get("batch") or {})
+    flags = {flag: settings["design"].get(flag) for flag in _RECIPE_FLAGS}
+    if _rate_follows(recipe, batch):
+        recipe.pop("lr")
+    for key, value in (settings.get("replaced") or {}).items():
+        section, _, leaf = key.partition(".")
+        {"recipe": recipe, "batch": batch}.get(section, {})[leaf] = value
+        if section == "recipe" and leaf in flags:
+            flags[leaf] = value
+    sections = {"recipe": recipe, "batch": batch, "design": flags}
+    return {name: _aged(values, name) for name, values in sections.items()}
+
+
+def profile_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What all runs of one ladder share; runs in which it differs are never averaged or put into one ladder."""
+    data = {key: value for key, value in settings["data"].items() if key not in _NOT_CONTENT}
+    return {
+        "data": _aged(data, "data"),
+        "budget": _aged(settings["budget"], "budget"),
+        "design": {"stem_stride": settings["design"].get("stem_stride")},
+        "image_size": settings.get("image_size"),
+        "precision": settings.get("precision"),
+    }
+
+
+def whole(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """A recorded section with the keys that are younger than it, at the value that it computed."""
+    return {**_before(section), **values}
+
+
+def _aged(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The same without them: equal for records from before and after a key came."""
+    before = _before(section)
+    return {key: value for key, value in values.items() if not (key in before and value == before[key])}
+
+
+@cache
+def _before(section: str) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(before_of(_SECTIONS[section])))
+    return plain
+
+
+def _rate_follows(recipe: Mapping[str, Any], batch: Mapping[str, Any]) -> bool:
+    """Whether the peak rate is the recipe's own at its batch, and not typed."""
+    known: list[Any] = [*(recipe.get(key) for key in ("lr", "base_lr", "lr_batch")), batch.get("size")]
+    if None in known:
+        return False
+    rate, base, over, size = map(float, known)
+    return math.isclose(rate, base * size / over)
+
+
+def _check_claim(claim: str | None, changes: tuple[str, ...], recipe: str, idle: set[str], exact: bool) -> None:
+    """Raise ValueError where a record claims a step that is known here and is not at it."""
+    name, _, step = (claim or "").rpartition(".")
+    road = ROADMAPS.get(name or DEFAULT.name)
+    if road is None or step not in road.by_name:
+        return
+    if not exact or all(found.name != step for found in steps_at(changes, recipe, road, idle)):
+        raise ValueError(f"it claims step {claim}, but its changes, recipe or design are not that step's")
 
 
 def _canonical(value: Any) -> str:
@@ -128,14 +233,10 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-_step_at = cache(step_at)
-
-
 @cache
-def _step_at_any_width(changes: tuple[str, ...], recipe: str, regime: str) -> str | None:
-    """The first step with these changes, those of the width alone aside."""
-    found = (s.name for s in STEPS if s.recipe == recipe and without_width(s.changes, regime) == changes)
-    return next(found, None)
+def _of_the_width(regime: str) -> frozenset[str]:
+    """The changes that set the width alone: where every network has its own width they do nothing."""
+    return frozenset(name for name, change in FILES.items() if set(change.delta_in(regime)) == {"width"})
 
 
 @cache
@@ -143,7 +244,7 @@ def _is_plain(design_json: str, changes: tuple[str, ...], regime: str, width_is_
     """True if the recorded design is what (regime, changes) resolve to, the recipe's and the data's flags aside."""
     recorded = {key: value for key, value in json.loads(design_json).items() if key != "name"}
     try:
-        design = Design(**recorded)
+        design = Design(**whole(recorded, "design"))
         free = {key: getattr(design, key) for key in (*_RECIPE_FLAGS, "stem_stride")}
         if width_is_free:
             free["width"] = design.width

@@ -11,12 +11,15 @@ from analysis import tables, theme
 from analysis.agreement import agreement_of
 from analysis.attribution.page import attribution_sections
 from analysis.collect import Collection, Skipped
+from analysis.configurations import csv_of
 from analysis.document import update_document
-from analysis.ladder import FINISHED, Ladder
+from analysis.further import further_section
+from analysis.gains import FINISHED, NO_EFFECT
+from analysis.ladder import Ladder
 from analysis.page import Drawing, Section, Table, data_uri, render
 from analysis.summary import summary_of
 from analysis.views import View, figures_of
-from roadmap import label_of
+from roadmap.steps import DEFAULT
 
 MOST_ROWS = 1000  # of runs and of skipped files on the page; runs.csv and skipped.csv have all
 COMMANDS = (
@@ -62,7 +65,7 @@ def write_view(
     summary = summary_of(view.ladder, agreement_of(view.ladder))
     sections = [*_result_sections(view, drawings), *_run_sections(view, collection, skipped)]
     page = render(
-        title=f"The road to ConvNeXt: {view.title}",
+        title=f"{view.ladder.road.title}: {view.title}",
         subtitle=view.caption,
         summary=summary,
         sections=sections,
@@ -78,7 +81,9 @@ def write_view(
         "report.html": page,
     }
     if view.group is not None:
-        texts["runs.csv"] = tables.runs_csv(view.group.runs)
+        texts["runs.csv"] = tables.runs_csv(view.group.everything)
+        if view.further is not None:
+            texts["further.csv"] = csv_of(view.further.table)
         texts["skipped.csv"] = tables.skipped_csv(skipped)
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
@@ -133,7 +138,8 @@ def _result_sections(view: View, drawings: dict[str, Drawing]) -> list[Section]:
     ]
     if view.attribution is not None:
         parts += attribution_sections(view.attribution, view.labels, drawings)
-    return [part for part in parts if part.figures]
+    parts = [part for part in parts if part.figures]
+    return parts + ([further_section(view.further, shown("further"))] if view.further else [])
 
 
 def _run_sections(view: View, collection: Collection | None, skipped: Sequence[Skipped]) -> list[Section]:
@@ -144,10 +150,10 @@ def _run_sections(view: View, collection: Collection | None, skipped: Sequence[S
             Section(
                 "source",
                 "Where the numbers come from",
-                words=["roadmap/paper.csv: Tables 10 and 11 of arXiv 2201.03545v2."],
+                words=[f"{view.ladder.road.source}."],
             )
         ]
-    runs = group.runs
+    runs = group.everything
     facts = [
         f"{len(runs)} runs in {collection.source.name}/, {runs['wall_seconds'].sum() / 3600:.1f} hours in all.",
         f"Devices: {_counted(runs['device'])}. Threads: {_counted(runs['threads'].map('{:.0f}'.format))}.",
@@ -211,22 +217,20 @@ def _missing_command(view: View) -> list[str]:
     """The command that trains what the ladder still lacks, in the settings of its other runs."""
     assert view.group is not None
     runs, table = view.group.runs, view.ladder.table
-    lacking = table[(table["n"] == 0) & (table["diverged"] == 0)]["step"]
+    lacking = table[(table["n"] == 0) & (table["diverged"] == 0) & (table["status"] != NO_EFFECT)]["step"]
     on_ladder = runs[runs["step"].notna()]
     if not len(lacking) or not len(on_ladder):
         return []
     example = on_ladder.iloc[-1]["command"].split()
-    kept = [word for word in example[2:] if not word.startswith(("+step=", "step=", "seed=", "recipe="))]
+    apart = ("+step=", "step=", "seed=", "recipe=", "roadmap=")
+    kept = [word for word in example[2:] if not word.startswith(apart)]
+    road = view.group.road
+    kept += [f"roadmap={road.name}"] if road is not DEFAULT else []
     seeds = ",".join(str(seed) for seed in sorted(on_ladder["seed"].unique()))
     return [
         "To train what is missing: "
         + " ".join(["python run.py -m", f"+step={','.join(lacking)}", *kept, f"seed={seeds}"])
     ]
-
-
-def _name_of(run: Any) -> str:
-    """The ladder step of a run, or the canonical name of its set of changes."""
-    return run.step if isinstance(run.step, str) else label_of(run.changes.split("+") if run.changes else ())
 
 
 def _runs_table(runs: Any) -> Table:
@@ -236,7 +240,7 @@ def _runs_table(runs: Any) -> Table:
         top1 = run.top1 if math.isfinite(run.top1) else None
         rows.append(
             [
-                (_name_of(run), None),
+                (run.step if isinstance(run.step, str) else run.label, None),
                 (str(run.seed), float(run.seed)),
                 (run.status, None),
                 ("–" if top1 is None or run.status != FINISHED else f"{top1:.2f}", top1),

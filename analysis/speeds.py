@@ -1,4 +1,4 @@
-"""Images per second of the paper's networks, measured on one device by `python -m experiments bench step --rows all`.
+"""Images per second of the published networks, measured on one device by `python -m experiments bench step --rows all`.
 
 The paper gives accuracies and GFLOPs, but no speeds that hold on another machine.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import ConfigError
-from roadmap import STEPS
+from roadmap.steps import ROADMAPS
 
 REGIME = "tiny"  # which `bench step` measures
 SIZE = 224  # px, at which the paper's accuracies hold
@@ -47,6 +47,6 @@ def _speeds(device: str, name: str, bench: dict[str, Any]) -> Speeds | None:
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    known = {SWIN, *(step.name for step in STEPS)}
+    known = {SWIN, *(step.name for road in ROADMAPS.values() for step in road.steps)}
     of = {row["network"]: float(row["images_per_second"]) for row in bench["rows"] if row["network"] in known}
     return Speeds(f"{match[1]}, {device}", of)

@@ -7,7 +7,8 @@ import numpy as np
 
 from analysis import stats
 from analysis.agreement import Agreement
-from analysis.ladder import DIVERGED, FAILED, GAIN, HALF, LOSS, MISSING, NOISE, SINGLE, Ladder
+from analysis.gains import DIVERGED, FAILED, GAIN, HALF, LOSS, MISSING, NO_EFFECT, NOISE, SINGLE
+from analysis.ladder import Ladder
 from analysis.tables import signed
 
 
@@ -15,7 +16,7 @@ def summary_of(ladder: Ladder, agreement: Agreement | None) -> list[str]:
     """The sentences for the top of the page."""
     lines = [_ends(ladder), *_coverage(ladder), *_verdicts(ladder), *_noise(ladder)]
     if agreement is not None and not ladder.is_paper:
-        lines += _agreement(agreement)
+        lines += _agreement(agreement, f"the {ladder.publication}")
     return [line for line in lines if line]
 
 
@@ -52,7 +53,13 @@ def _coverage(ladder: Ladder) -> list[str]:
             else f"{seeds.max() if len(seeds) else 0}"
         )
         lines.append(f"{len(ladder.measured)} of {len(table)} steps have finished runs, {spread} per step.")
-    for status, verb in ((MISSING, "Not trained"), (HALF, "Half done"), (FAILED, "Failed"), (DIVERGED, "Diverged")):
+    for status, verb in (
+        (MISSING, "Not trained"),
+        (NO_EFFECT, "No effect here"),
+        (HALF, "Half done"),
+        (FAILED, "Failed"),
+        (DIVERGED, "Diverged"),
+    ):
         found = table[(table["status"] == status)]["label"]
         if len(found):
             lines.append(f"{verb}: {_names(found)}.")
@@ -108,20 +115,21 @@ def _interval(value: stats.Interval, form: str = "{:.2f}") -> str:
     return f"{shown[0]} (95 % interval {shown[1]} to {shown[2]})" if math.isfinite(value.low) else shown[0]
 
 
-def _agreement(agreement: Agreement) -> list[str]:
+def _agreement(agreement: Agreement, published: str) -> list[str]:
+    apart = " (the recipe's row apart)" if math.isfinite(agreement.paper_recipe_gain) else ""
     lines = [
-        f"Agreement with the paper over {len(agreement.steps)} steps (the recipe's row apart): rank correlation of "
+        f"Agreement with {published} over {len(agreement.steps)} steps{apart}: rank correlation of "
         f"top-1 {_interval(agreement.values)}, of gains {_interval(agreement.gains)}; {agreement.matching} of "
-        f"{len(agreement.steps)} gains have the paper's sign: {_interval(agreement.signs, '{:.0%}')}."
+        f"{len(agreement.steps)} gains have {published}'s sign: {_interval(agreement.signs, '{:.0%}')}."
     ]
     if agreement.clear_steps:
         lines.append(
-            f"Of the {agreement.clear_steps} steps with a verdict, {_interval(agreement.clear, '{:.0%}')} have the "
-            "paper's sign."
+            f"Of the {agreement.clear_steps} steps with a verdict, {_interval(agreement.clear, '{:.0%}')} have "
+            f"{published}'s sign."
         )
     if math.isfinite(agreement.recipe_gain):
         lines.append(
             f"The recipe's own gain: {signed(agreement.recipe_gain)}; "
-            f"the paper's: {signed(agreement.paper_recipe_gain)}."
+            f"{published}'s: {signed(agreement.paper_recipe_gain)}."
         )
     return lines

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
@@ -31,12 +31,17 @@ def plain(value: float, decimals: int = 2) -> str:
     return number(value, decimals) if math.isfinite(value) else "–"
 
 
-def _top1(row: Any) -> str:
-    if not math.isfinite(row.top1):
-        return str(row.status)
+def top1_text(row: Any) -> str:
+    """Mean, spread, and how many runs are behind it; how many diverged where some did."""
     spread = f" ± {row.std:.2f}" if math.isfinite(row.std) else ""
-    lost = f", {row.diverged} diverged" if row.diverged else ""
-    return f"{row.top1:.2f}{spread} ({row.n:.0f}{lost})"
+    lost = f"{row.diverged} diverged" if row.diverged else ""
+    if not math.isfinite(row.top1):
+        return lost or "–"
+    return f"{row.top1:.2f}{spread} ({row.n:.0f}{', ' * bool(lost)}{lost})"
+
+
+def _top1(row: Any) -> str:
+    return top1_text(row) if math.isfinite(row.top1) else str(row.status)
 
 
 def _gain(row: Any) -> str:
@@ -83,7 +88,8 @@ def columns_of(ladder: Ladder, columns: tuple[Column, ...] = COLUMNS) -> tuple[C
     """The columns that say something about this ladder: those that would be empty, or 0 by definition, are left out."""
     rows = list(ladder.table.itertuples())
     idle = ("paper", "difference", "paper's gain", "difference of gains") if ladder.is_paper else ()
-    return tuple(c for c in columns if c.head not in idle and any(c.text(row) != "–" for row in rows))
+    kept = (c for c in columns if c.head not in idle and any(c.text(row) != "–" for row in rows))
+    return tuple(replace(c, head=c.head.replace("paper", ladder.publication)) for c in kept)
 
 
 def csv_of(ladder: Ladder) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from roadmap import STEPS
+from roadmap.steps import Roadmap
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -39,10 +40,13 @@ INK, MUTED, FAINT, GRID = "#1a1a1a", "#5f6368", "#b8bcc2", "#e6e8eb"
 OURS, PAPER, BAD, GOOD = "#0072B2", "#D55E00", "#B3123B", "#00795A"
 _SECTION_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442")
 SECOND = "#c3c7cd"
-
-_SECTIONS = tuple(dict.fromkeys(step.section for step in STEPS))
-SECTION_COLOURS = {name: _SECTION_COLOURS[i % len(_SECTION_COLOURS)] for i, name in enumerate(_SECTIONS)}
 REFERENCE_COLOUR = "#8d9299"
+
+
+def section_colours(road: Roadmap) -> dict[str, str]:
+    """Section of a roadmap -> its colour."""
+    sections = dict.fromkeys(step.section for step in road.steps)
+    return dict(zip(sections, cycle(_SECTION_COLOURS), strict=False))
 
 
 def _settings(size: Size) -> dict[str, Any]:

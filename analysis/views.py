@@ -13,18 +13,20 @@ from analysis.attribution.study import Attribution, attribution_of
 from analysis.collect import Collection, collect
 from analysis.figures.attribution import effects_figure, interactions_figure, positions_figure
 from analysis.figures.curves import curves_figure
+from analysis.figures.dots import dots_figure
 from analysis.figures.gains import gains_figure
 from analysis.figures.kernels import context_curve, has_kernels, kernels_figure, ladder_curve
 from analysis.figures.roadmap import roadmap_figure
 from analysis.figures.tradeoff import METRICS, has_metric, tradeoff_figure
+from analysis.further import Further, further_of
 from analysis.groups import Group, groups_of, second_regime
 from analysis.ladder import Ladder, ladder_of, paper_ladder
+from analysis.records import bare
 from analysis.speeds import NO_SPEEDS, Speeds
 from experiments.store.run_dir import read_lines
-from roadmap import paper
+from roadmap.steps import DEFAULT, Roadmap
 
 MOST_CONTEXTS = 16  # more fill no figure; the page's table has all
-PAPER_REGIMES = tuple(dict.fromkeys(row.regime for row in paper.rows()))
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class View:
     group: Group | None = None
     curves: pd.DataFrame | None = None
     attribution: Attribution | None = None
+    further: Further | None = None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -57,15 +60,21 @@ class Named:
     draw: Callable[[str], Figure]
 
 
-def paper_views(speeds: Speeds = NO_SPEEDS) -> list[View]:
-    """The paper's own numbers, the main regime first, each with the other regime behind it."""
-    ladders = {regime: paper_ladder(regime, speeds) for regime in PAPER_REGIMES}
+def published_ladders(road: Roadmap, speeds: Speeds = NO_SPEEDS) -> dict[str, Ladder]:
+    """The published ladders of a roadmap by regime, the main one first; {} where nothing was published."""
+    known = dict.fromkeys(row.regime for row in road.rows)
+    return {regime: paper_ladder(regime, speeds, road) for regime in road.regimes if regime in known}
+
+
+def paper_views(speeds: Speeds = NO_SPEEDS, road: Roadmap = DEFAULT) -> list[View]:
+    """The published numbers of a roadmap, the main regime first, each with the other regime behind it."""
+    ladders = published_ladders(road, speeds)
     views = []
     for regime, ladder in ladders.items():
         second = next((other for name, other in ladders.items() if name != regime), None)
         caption = (
-            "Published numbers, “A ConvNet for the 2020s”, Tables 10 and 11. Top-1 on ImageNet-1K at 224 px; enhanced "
-            "recipe with layer scale 1e-6 from the second row on. Axes of accuracy do not start at 0. "
+            f"Published numbers: {road.source}. Top-1 on ImageNet-1K at {road.image_size} px. Axes of accuracy do not "
+            "start at 0. "
         )
         views.append(
             View(f"paper-{regime}", ladder.title, ladder, second, None, None, caption + " ".join(ladder.notes))
@@ -76,50 +85,55 @@ def paper_views(speeds: Speeds = NO_SPEEDS) -> list[View]:
 def views_of(collection: Collection, groups: list[Group], speeds: Speeds = NO_SPEEDS) -> list[View]:
     """A view per group of runs, in the groups' order."""
     ladders = {group.name: ladder_of(group) for group in groups}
+    published = published_ladders(collection.road, speeds)
     views = []
     for group in groups:
         other = second_regime(group, groups)
-        published = {regime: paper_ladder(regime, speeds) for regime in PAPER_REGIMES}
-        regime = group.regime if group.regime in published else PAPER_REGIMES[0]
+        regime = group.regime if group.regime in published else next(iter(published), "")
         views.append(
             View(
                 name=group.name,
                 title=group.title,
                 ladder=ladders[group.name],
                 second=ladders[other.name] if other else None,
-                paper=published[regime],
+                paper=published.get(regime),
                 paper_second=next((p for name, p in published.items() if name != regime), None),
                 caption=_caption(group),
                 group=group,
                 curves=_curves(collection.source, group),
                 attribution=attribution_of(group, ladders[group.name], collection),
+                further=further_of(group, ladders[group.name], collection),
             )
         )
     return views
 
 
-def load(source: str | Path = "paper") -> list[View]:
-    """The views of a folder of runs, the fullest first; of the paper's numbers for "paper" and where nothing ran yet.
+def load(source: str | Path = "paper", road: Roadmap = DEFAULT) -> list[View]:
+    """The views of a folder of runs, the fullest first; the published ones for "paper" and where nothing ran yet.
 
     Raises:
         StorageError: `source` is neither "paper" nor a folder.
     """
     if source == "paper":
-        return paper_views()
-    collection = collect(source)
-    return views_of(collection, groups_of(collection)[0]) or paper_views()
+        return paper_views(road=road)
+    collection = collect(source, road=road)
+    return views_of(collection, groups_of(collection)[0]) or paper_views(road=road)
 
 
 def _caption(group: Group) -> str:
     """What was trained: data, recipe and the settings that differ between the paper's text and its code."""
-    recipe, design = group.settings["recipe"], group.settings["design"]
+    without = bare(group.settings)
+    recipe, design, root = without["recipe"], without["design"], group.road.root
     epochs = sorted({int(value) for value in group.runs["epochs"]})
     length = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
     scale = design.get("layer_scale")
+    original = f"; the first row has the {root.recipe} recipe" if root.recipe != group.road.end.recipe else ""
+    averaged = (group.runs["averaged"] == 1) & group.runs["step"].notna()
+    top1 = "averaged weights (EMA) where a step asks for them" if averaged.any() else ""
     return (
         f"These runs: {group.title}. Recipe {recipe['name']}, {length} epochs, layer scale "
-        f"{'off' if scale is None else f'{scale:g}'}, drop path {design.get('drop_path', 0):g}; the first row has the "
-        f"original recipe. Top-1 of the last epoch. Axes of accuracy do not start at 0."
+        f"{'off' if scale is None else f'{scale:g}'}, drop path {design.get('drop_path') or 0:g}{original}. "
+        f"Top-1 of the last epoch{', of the ' * bool(top1)}{top1}. Axes of accuracy do not start at 0."
     )
 
 
@@ -130,7 +144,8 @@ def _curves(source: Path, group: Group) -> pd.DataFrame | None:
     for run in runs.itertuples():
         try:
             lines = read_lines(source / run.path / "metrics.jsonl")
-            rows += [(run.step, line["epoch"], line["top1"]) for line in lines if line.get("top1") is not None]
+            key = "top1_ema" if run.averaged else "top1"
+            rows += [(run.step, line["epoch"], line[key]) for line in lines if line.get(key) is not None]
         except (ValueError, KeyError, OSError):
             continue  # the curve is a picture beside the result; the result itself is whole
     frame = pd.DataFrame(rows, columns=["step", "epoch", "top1"])
@@ -145,7 +160,8 @@ def figures_of(view: View) -> Iterator[Named]:
         beside = {"second": view.second, "paper": published, "paper_second": view.paper_second}
         return roadmap_figure(ladder, **beside, caption=caption, size=size)
 
-    yield Named("ladder", "The roadmap: a bar per step, its GFLOPs, the paper beside it", ladder_figure)
+    beside = f", the {ladder.publication} beside it" if published else ""
+    yield Named("ladder", f"The roadmap: a bar per step, its GFLOPs{beside}", ladder_figure)
     if ladder.table["gain"].notna().any():
         text = caption.split(" Axes")[0] + " Intervals: 95 %, noise pooled over the ladder."
         yield Named(
@@ -154,11 +170,11 @@ def figures_of(view: View) -> Iterator[Named]:
     for metric in METRICS:
         if has_metric(ladder, metric):
             name = f"accuracy-{metric.replace('_', '-')}"
-            yield Named(name, f"Accuracy against {METRICS[metric][0]}", _tradeoff(view, metric))
-    named = {"these runs": ladder_curve(ladder)} if published else {}
-    for one in (published or ladder, view.paper_second or (view.second if not published else None)):
-        if one is not None:
-            named[f"the paper, {one.title.split(', ')[-1]}"] = ladder_curve(one)
+            yield Named(name, f"Accuracy against {METRICS[metric][0].split(' (')[0]}", _tradeoff(view, metric))
+    named = {} if ladder.is_paper else {"these runs": ladder_curve(ladder)}
+    for one in (ladder, view.second, published, view.paper_second):
+        if one is not None and one.is_paper:
+            named[f"the {one.publication}, {one.title.split(', ')[-1]}"] = ladder_curve(one)
     if has_kernels(ladder):
         yield Named(
             "kernels", "Kernel sizes", lambda size: kernels_figure(named, caption=caption.split(" Axes")[0], size=size)
@@ -168,6 +184,10 @@ def figures_of(view: View) -> Iterator[Named]:
         yield Named("curves", "Training curves", lambda size: curves_figure(ladder, curves, caption=caption, size=size))
     if view.attribution is not None:
         yield from _attribution_figures(view, view.attribution, caption.split(" Axes")[0])
+    further = view.further
+    if further is not None and further.shown is not None:
+        shown, text = further.shown, f"{caption.split(' Axes')[0]} Intervals: 95 %, noise pooled."
+        yield Named("further", "Further configurations", lambda size: dots_figure(shown, caption=text, size=size))
 
 
 def _attribution_figures(view: View, found: Attribution, caption: str) -> Iterator[Named]:

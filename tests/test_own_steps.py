@@ -109,8 +109,8 @@ def test_the_analysis_has_their_gains_and_keeps_the_changes_by_themselves(copy: 
     assert float(rows["kernel_13"]["gain"]) == pytest.approx(1, abs=0.6)
     page = (copy / "out" / "report.html").read_text()
     assert "Each change by itself" in page
-    assert "Left out: ConvNeXt minus ConvNeXt without the change." in page
-    assert "Alone: ResNet under the enhanced recipe plus the change alone." in page
+    assert "Left out: separate_downsampling minus the same without the change." in page
+    assert "Alone: resnet50 under recipe=enhanced plus the change alone." in page
 
 
 def test_the_papers_ladder_is_the_papers(copy: Path) -> None:

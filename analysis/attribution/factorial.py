@@ -3,10 +3,13 @@
 import numpy as np
 from scipy import stats as distributions
 
-from analysis.attribution.game import PLAYERS, Effects, Game, linear_effects
+from analysis.attribution.game import Effects, Game, Set, linear_effects
 from analysis.stats import detectable
 from roadmap.effects.contrasts import Contrasts, factorial_contrasts
 from roadmap.effects.noise import Array, joint_df, quantile
+from roadmap.effects.subsets import RUNS
+
+LEAST_PLAYERS = 5  # of fewer, the 32 runs are all sets several times over
 
 
 def effects_from(values: Array, contrasts: Contrasts, noise: Array, noise_df: int) -> tuple[Array, Array, Array]:
@@ -27,11 +30,11 @@ def effects_from(values: Array, contrasts: Contrasts, noise: Array, noise_df: in
     return effect, effect - half, effect + half
 
 
-def find_factorial(game: Game) -> Contrasts | None:
-    """The factorial over the last step's changes where all its runs were trained."""
-    if not set(game.players) <= set(PLAYERS):
+def find_factorial(game: Game, planned: Set) -> Contrasts | None:
+    """The factorial over a roadmap's changes where all its runs were trained; in `game`, some may have no effect."""
+    if not LEAST_PLAYERS <= len(planned) <= RUNS // 2 or not set(game.players) <= set(planned):
         return None
-    contrasts = factorial_contrasts(PLAYERS, game.players)
+    contrasts = factorial_contrasts(planned, game.players)
     return contrasts if set(contrasts.sets) <= game.known else None
 
 

@@ -8,10 +8,9 @@ import pandas as pd
 
 from analysis import stats
 from roadmap.effects.noise import AdditiveModel, Array, Means
-from roadmap.steps import END, STEPS
+from roadmap.steps import DEFAULT, Roadmap, in_order
 
 Set = tuple[str, ...]
-PLAYERS: Set = END.changes
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class Game:
         runs: how many finished runs each set has.
         diverged: sets of which at least one run diverged; their value is unknown.
         floor, ceiling: what an unknown value is taken to lie between.
+        base: changes that are part of every set, and left out of `sets`: those of the roadmap's root.
     """
 
     players: Set
@@ -34,6 +34,7 @@ class Game:
     diverged: tuple[Set, ...] = ()
     floor: float = 0.0
     ceiling: float = 100.0
+    base: Set = ()
 
     @property
     def known(self) -> frozenset[Set]:
@@ -70,14 +71,26 @@ class Effects:
         return pd.DataFrame({"name": self.names, **columns, "bounded": self.bounded})
 
 
-def game_of(runs: pd.DataFrame, players: Set | None = None) -> Game | None:
+def players_of(road: Roadmap, idle: frozenset[str] = frozenset()) -> Set:
+    """The changes of a roadmap that are in play: those of its end beyond its root, without the idle ones."""
+    return tuple(name for name in road.players if name not in idle)
+
+
+def game_of(
+    runs: pd.DataFrame, players: Set | None = None, road: Roadmap = DEFAULT, idle: frozenset[str] = frozenset()
+) -> Game | None:
     """The game of the runs of one recipe; None without a finished run.
 
     Args:
         runs: rows of `Collection.runs` of one group and one recipe.
         players: leave out sets that hold other changes; None: all sets.
+        road: the roadmap; changes of its root are part of every set, and sets that lack one are left out.
+        idle: changes that have nothing to do in these runs.
     """
+    base = tuple(name for name in road.root.changes if name not in idle)
     rows = runs.assign(set=[tuple(text.split("+")) if text else () for text in runs["changes"]])
+    rows = rows[[set(base) <= set(one) for one in rows["set"]]]
+    rows = rows.assign(set=[tuple(name for name in one if name not in base) for one in rows["set"]])
     if players is not None:
         rows = rows[[set(one) <= set(players) for one in rows["set"]]]
     lost = frozenset(rows.loc[rows["status"] == "diverged", "set"])
@@ -91,12 +104,13 @@ def game_of(runs: pd.DataFrame, players: Set | None = None) -> Game | None:
     counts = cells.value_counts()
     used = {change for one in (*sets, *lost) for change in one}
     return Game(
-        players=players or tuple(step.name for step in STEPS if step.name in used),
+        players=players or in_order(used, road),
         sets=sets,
         means=means,
         runs=tuple(int(counts[i]) for i in range(len(sets))),
         diverged=tuple(lost),
         ceiling=float(finished["top1"].max()),
+        base=base,
     )
 
 

@@ -27,6 +27,8 @@ def fitted_interactions(game: Game) -> Effects | None:
     the sets cannot tell from others are NaN; None where the fit leaves fewer than LEAST_DF degrees of freedom.
     """
     pairs = list(combinations(range(len(game.players)), 2))
+    if not pairs:
+        return None
     member = np.array([[player in one for player in game.players] for one in game.sets], dtype=np.float64)
     design = np.hstack(
         [np.ones((len(member), 1)), member, np.stack([member[:, a] * member[:, b] for a, b in pairs], 1)]
@@ -64,7 +66,8 @@ def second_differences(game: Game) -> Effects | None:
     found = contrasts.second_differences(game.known)
     if not found:
         return None
-    names = [f"{d.first} × {d.second} on {label_of(d.context) if d.context else 'ResNet'}" for d in found]
+    contexts = {d: label_of((*game.base, *d.context)) if game.base or d.context else "ResNet" for d in found}
+    names = [f"{d.first} × {d.second} on {contexts[d]}" for d in found]
     places = {one: i for i, one in enumerate(sorted(game.known))}
     weights = np.zeros((len(found), len(places)))
     for row, difference in zip(weights, found, strict=True):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.attribution.game import Effects, Game, Set, linear_effects
-from roadmap import STEPS
+from roadmap.changes import FILES
+from roadmap.steps import CHANGES
 
-KERNELS = {step.name: int(step.delta["kernel_size"]) for step in STEPS if "kernel_size" in step.delta}
+KERNELS = {name: int(FILES[name].delta["kernel_size"]) for name in CHANGES if "kernel_size" in FILES[name].delta}
 SMALLEST = 3  # without a change of kernel
 LEAST_SIZES = 3  # fewer make no curve
 
@@ -35,6 +36,8 @@ class KernelCurve:
 def kernel_curves(game: Game) -> list[KernelCurve]:
     """A curve per context in which the smallest and at least two other kernels were trained; [] for one context."""
     found: dict[Set, dict[int, Set]] = {}
+    if set(game.base) & set(KERNELS):  # no set without a change of kernel
+        return []
     for one in game.known:
         context = tuple(change for change in one if change not in KERNELS)
         *_, size = (SMALLEST, *(KERNELS[change] for change in one if change in KERNELS))  # the last one is in force

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.attribution.game import Effects, Game, Set, linear_effects
-from experiments.config.fields import before_of
-from experiments.config.settings import Recipe
+from analysis.records import whole
 from experiments.config.techniques import TECHNIQUES
 from roadmap.effects.noise import AdditiveModel
 
@@ -48,10 +47,10 @@ def technique_effects(
     results = {}
     for (recipe, changes), runs in base.groupby(["recipe", "changes"], sort=False):
         others = arms[(arms["recipe"] == recipe) & (arms["changes"] == changes) & (arms["plain"] == 1)]
-        start = settings_of(runs.iloc[0]["settings"])["recipe"]
+        start = whole(settings_of(runs.iloc[0]["settings"])["recipe"], "recipe")
         tables: dict[tuple[str, int], pd.DataFrame] = {}
         for key, arm in others.groupby("settings", sort=False):
-            difference = technique_between(start, settings_of(str(key))["recipe"])
+            difference = technique_between(start, whole(settings_of(str(key))["recipe"], "recipe"))
             if difference is not None and difference not in tables:
                 tables[difference] = arm
         effects = _against(runs, tables)
@@ -62,7 +61,6 @@ def technique_effects(
 
 def technique_between(base: Mapping[str, Any], arm: Mapping[str, Any]) -> tuple[str, int] | None:
     """(technique, +1 if the base has it and the arm not, -1 the other way round); None if more than one differs."""
-    base, arm = ({**before_of(Recipe), **recipe} for recipe in (base, arm))
     changed = {key for key in {*base, *arm} if base.get(key) != arm.get(key)} - {"without"}
     for name, off in TECHNIQUES.items():
         if changed and changed <= set(off):
@@ -75,7 +73,6 @@ def technique_between(base: Mapping[str, Any], arm: Mapping[str, Any]) -> tuple[
 
 def techniques_off(recipe: Mapping[str, Any]) -> int:
     """How many techniques a recipe leaves out."""
-    recipe = {**before_of(Recipe), **recipe}
     return sum(all(recipe.get(key) == value for key, value in off.items()) for off in TECHNIQUES.values())
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.attribution import factorial, interactions, shapley, single
-from analysis.attribution.game import PLAYERS, Effects, Game, Set, game_of
+from analysis.attribution.game import Effects, Game, Set, game_of, players_of
 from analysis.collect import Collection
+from analysis.gains import NO_EFFECT
 from analysis.groups import Group
 from analysis.ladder import Ladder
-from roadmap.resolve import without_width
-from roadmap.steps import END
+from roadmap.steps import Roadmap
 
 LADDER, ALONE, LAST, FACTORIAL = "in the ladder", "alone", "left out", "factorial"
 SHAPLEY, EXACT = "Shapley value", "Shapley value, exact"
@@ -46,16 +46,17 @@ class Attribution:
 
 def attribution_of(group: Group, ladder: Ladder, collection: Collection) -> Attribution | None:
     """The attribution of a group, None where it holds nothing but ladder steps."""
-    runs = group.runs[group.runs["recipe"] == END.recipe]
+    road, idle = group.road, group.idle
+    runs = group.runs[group.runs["recipe"] == road.end.recipe]
     techniques = single.technique_effects(group.runs, group.other, collection.settings_of)
-    everything = game_of(runs)
+    everything = game_of(runs, None, road, idle)
     off_ladder = bool(runs["step"].isna().any())
     if everything is None or not (off_ladder or techniques):
         return None
-    whole = game_of(runs, without_width(PLAYERS, group.regime) if group.matched else PLAYERS)
-    exact = _exact_game(runs, everything) if off_ladder else None
+    whole = game_of(runs, players_of(road, idle), road, idle)
+    exact = _exact_game(runs, everything, group) if off_ladder else None
     orders = shapley.complete_pairs(whole, collection.orders) if whole is not None and off_ladder else []
-    effects, how = _effects(whole, exact, orders, ladder) if off_ladder else ({}, {})
+    effects, how = _effects(whole, exact, orders, ladder, road) if off_ladder else ({}, {})
     pairs, pairs_how, paired = _pairs(exact, whole) if off_ladder else (None, "", ())
     return Attribution(
         game=everything,
@@ -71,27 +72,27 @@ def attribution_of(group: Group, ladder: Ladder, collection: Collection) -> Attr
     )
 
 
-def _exact_game(runs: pd.DataFrame, everything: Game) -> Game | None:
+def _exact_game(runs: pd.DataFrame, everything: Game, group: Group) -> Game | None:
     """The game of most changes of which all subsets were trained.
 
     Two changes alone are no game of their own where there are others: leaving one out of two is in other tables.
     """
     for players in shapley.complete_games(everything)[:1]:
         if len(players) > 2 or set(players) == set(everything.players):
-            return game_of(runs, players)
+            return game_of(runs, players, group.road, group.idle)
     return None
 
 
 def _effects(
-    whole: Game | None, exact: Game | None, orders: Sequence[Set], ladder: Ladder
+    whole: Game | None, exact: Game | None, orders: Sequence[Set], ladder: Ladder, road: Roadmap
 ) -> tuple[dict[str, Effects], dict[str, str]]:
     """The gains of single changes by every method whose runs are there, each with a word on how."""
     effects: dict[str, Effects] = {}
     how: dict[str, str] = {}
     if whole is not None:
         for name, found, words in (
-            (ALONE, single.add_one_in(whole), "ResNet under the enhanced recipe plus the change alone"),
-            (LAST, single.leave_one_out(whole), "ConvNeXt minus ConvNeXt without the change"),
+            (ALONE, single.add_one_in(whole), f"{road.root.name} under recipe={road.end.recipe} plus the change alone"),
+            (LAST, single.leave_one_out(whole), f"{road.end.name} minus the same without the change"),
         ):
             if found is not None:
                 effects[name], how[name] = found, words
@@ -99,7 +100,7 @@ def _effects(
             effects[SHAPLEY] = shapley.sampled_shapley(whole, orders)
             pairs = len(orders) // 2
             how[SHAPLEY] = f"mean gain over {len(orders)} random orders in {pairs} antithetic pairs"
-        contrasts = factorial.find_factorial(whole)
+        contrasts = factorial.find_factorial(whole, road.players)
         if contrasts is not None:
             effects[FACTORIAL] = factorial.factorial_of(whole, contrasts)
             how[FACTORIAL] = "mean with minus mean without the change over the 32 runs of a resolution-IV design"
@@ -108,13 +109,14 @@ def _effects(
         how[EXACT] = f"from all {2 ** len(exact.players)} sets of {', '.join(exact.players)}"
     if effects:
         effects = {LADDER: _in_ladder(ladder), **effects}
-        how = {LADDER: "over the step before, in the paper's order", **how}
+        order = f"the {ladder.publication}'s order" if road.rows else "the roadmap's order"
+        how = {LADDER: f"over the step before, in {order}", **how}
     return effects, how
 
 
 def _in_ladder(ladder: Ladder) -> Effects:
     """The ladder's own gains of the changes, in the form of the other methods."""
-    rows = ladder.table[ladder.table["step"].isin(PLAYERS)]
+    rows = ladder.table[ladder.table["step"].isin(ladder.road.players) & (ladder.table["status"] != NO_EFFECT)]
     gain, low, high, p = (rows[name].to_numpy(np.float64) for name in ("gain", "gain_low", "gain_high", "p"))
     lost = tuple((rows["verdict"] == "diverged").tolist())
     return Effects(tuple(rows["step"]), gain, low, high, p, lost, int(rows["n"].min()), float(rows["mde"].median()))

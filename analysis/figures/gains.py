@@ -6,7 +6,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import theme
-from analysis.ladder import GAIN, LOSS, Ladder
+from analysis.gains import GAIN, LOSS
+from analysis.ladder import Ladder
 
 COLOURS = {GAIN: theme.GOOD, LOSS: theme.BAD}
 
@@ -43,14 +44,14 @@ def gains_figure(ladder: Ladder, *, paper: Ladder | None = None, caption: str = 
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("gain in top-1 over the step before (points)")
     fig.legend(
-        handles=_legend(rows["gain_low"].notna().any(), mde == mde, paper is not None),
+        handles=_legend(rows["gain_low"].notna().any(), mde == mde, paper),
         loc="outside upper left",
         ncols=1 if size == "column" else 3,
     )
     return fig
 
 
-def _legend(intervals: bool, band: bool, paper: bool) -> list[Line2D | Patch]:
+def _legend(intervals: bool, band: bool, paper: Ladder | None) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = []
     if intervals:
         handles.append(Line2D([], [], color=theme.INK, marker="o", label="gain with 95 % interval"))
@@ -58,7 +59,7 @@ def _legend(intervals: bool, band: bool, paper: bool) -> list[Line2D | Patch]:
         handles.append(
             Line2D([], [], color=theme.INK, marker="o", markerfacecolor="white", linestyle="", label="gain, n = 1")
         )
-    if paper:
+    if paper is not None:
         handles.append(
             Line2D(
                 [],
@@ -67,7 +68,7 @@ def _legend(intervals: bool, band: bool, paper: bool) -> list[Line2D | Patch]:
                 marker="D",
                 linestyle="",
                 markersize=theme.points(3),
-                label="the paper's gain",
+                label=f"the {paper.publication}'s gain",
             )
         )
     if band:

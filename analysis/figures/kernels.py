@@ -11,10 +11,8 @@ from matplotlib.lines import Line2D
 from analysis import theme
 from analysis.attribution.kernels import KERNELS, SMALLEST, KernelCurve
 from analysis.ladder import Ladder
-from roadmap.steps import BY_NAME
+from roadmap.steps import Roadmap
 
-START = next(BY_NAME[name].parent for name in KERNELS if BY_NAME[name].on_path)  # the ladder's kernel sizes build on it
-STEP_SIZES = {START: SMALLEST} | {name: side for name, side in KERNELS.items() if BY_NAME[name].parent == START}
 _MARKS = (("o", theme.OURS), ("D", theme.PAPER), ("s", theme.MUTED), ("^", theme.GOOD), ("v", theme.BAD))
 
 
@@ -27,14 +25,24 @@ class Curve:
     halves: Sequence[float]
 
 
+def kernel_steps(road: Roadmap) -> dict[str, int]:
+    """The step that a roadmap's kernel sizes build on, and these: name -> kernel side; {} where there are none."""
+    steps = [step for step in road.steps if step.name in KERNELS]
+    start = next((step.parent for step in steps if step.on_path), None)
+    if start is None or set(KERNELS) & set(road.by_name[start].changes):
+        return {}
+    return {start: SMALLEST} | {step.name: KERNELS[step.name] for step in steps if step.parent == start}
+
+
 def ladder_curve(ladder: Ladder) -> Curve:
     """The kernel sizes of a ladder."""
-    rows = ladder.table.set_index("step")
-    start = 0.0 if rows["n"][START] else math.nan
-    names = [name for name in STEP_SIZES if name in rows.index]  # the paper's ladder lacks one's own
-    gains = [start if name == START else float(rows["gain"][name]) for name in names]
-    halves = [math.nan if name == START else float(rows["gain_high"][name] - rows["gain"][name]) for name in names]
-    return Curve([STEP_SIZES[name] for name in names], gains, halves)
+    rows, sizes = ladder.table.set_index("step"), kernel_steps(ladder.road)
+    names = [name for name in sizes if name in rows.index]  # the published ladder lacks one's own
+    gains = [float(rows["gain"][name]) for name in names]
+    halves = [float(rows["gain_high"][name] - rows["gain"][name]) for name in names]
+    if names:  # the first is what the others are measured by
+        gains[0], halves[0] = (0.0 if rows["n"][names[0]] else math.nan), math.nan
+    return Curve([sizes[name] for name in names], gains, halves)
 
 
 def context_curve(found: KernelCurve) -> Curve:

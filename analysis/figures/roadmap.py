@@ -13,7 +13,8 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 
 from analysis import theme
-from analysis.ladder import DIVERGED, FAILED, Ladder
+from analysis.gains import DIVERGED, FAILED
+from analysis.ladder import Ladder, where
 
 HATCH = "////"
 BAR, THIN = 0.56, 0.17  # heights in rows: the main bar, and the second regime's below it
@@ -68,7 +69,7 @@ def roadmap_figure(
     pitch = 1.8 if size == "column" else 1.5  # in a narrow figure some labels take two lines
     fig = theme.figure(size, height=pitch * len(rows.steps) + 7 + 1.1 * caption.count("\n"))
     axes = fig.subplots(1, len(widths), sharey=True, width_ratios=widths)
-    _sections(axes[0], rows, show_names=size != "column")
+    _sections(axes[0], rows, theme.section_colours(ladder.road), show_names=size != "column")
     bars = axes[1]
     brief = size == "column"
     many = (2 if brief else 3) if paper else 6
@@ -80,7 +81,7 @@ def roadmap_figure(
     if paper:
         bars.set_title("these runs")
         _bars(axes[2], paper, paper_second, rows, decimals=1 if brief else 2, spread=False, ticks=many)
-        axes[2].set_title("the paper")
+        axes[2].set_title(f"the {paper.publication}")
     _gflops(axes[-1], ladder, paper, rows, brief)
     bars.set_ylim(*rows.limits)
     _legend(fig, ladder, second, paper, paper_second, size)
@@ -88,7 +89,7 @@ def roadmap_figure(
     return fig
 
 
-def _sections(axes: Axes, rows: _Rows, show_names: bool) -> None:
+def _sections(axes: Axes, rows: _Rows, colours: dict[str, str], show_names: bool) -> None:
     """Names of the sections beside a coloured line along their rows."""
     axes.set_axis_off()
     axes.set_xlim(0, 1)
@@ -97,7 +98,7 @@ def _sections(axes: Axes, rows: _Rows, show_names: bool) -> None:
         if i < len(rows.sections) and rows.sections[i] == rows.sections[start]:
             continue
         name = rows.sections[start]
-        colour = theme.SECTION_COLOURS[name]
+        colour = colours[name]
         axes.plot(
             [1, 1],
             [start - 0.36, i - 1 + 0.36],
@@ -121,9 +122,10 @@ def _bars(
     axes.set_xticks(
         [tick for tick in MaxNLocator(ticks, steps=[1, 2, 5, 10]).tick_values(start, top) if start <= tick <= top]
     )
-    for row in ladder.table.itertuples():  # the paper's ladder lacks steps of one's own
+    colours = theme.section_colours(ladder.road)
+    for row in ladder.table.itertuples():  # the published ladder lacks steps of one's own
         y = rows.steps.index(row.step)
-        colour = theme.SECTION_COLOURS[row.section]
+        colour = colours[row.section]
         if row.top1 == row.top1:
             _bar(axes, y, start, row, colour)
             _value(axes, y, row, decimals, spread)
@@ -177,7 +179,7 @@ def _value(axes: Axes, y: float, row: pd.Series, decimals: int, spread: bool) ->
 
 
 def _absent(axes: Axes, y: float, start: float, row: pd.Series) -> None:
-    """Why there is no bar: missing, half done, failed or diverged."""
+    """Why there is no bar: missing, half done, failed, diverged or no effect."""
     bad = row.status in (DIVERGED, FAILED)
     text = f"{row.diverged} diverged" if row.diverged else row.status
     colour = theme.BAD if bad else theme.MUTED
@@ -211,7 +213,7 @@ def _gflops(axes: Axes, ladder: Ladder, paper: Ladder | None, rows: _Rows, brief
             mark[0].set_gid(f"gflops:{row.step}")
             _beside(axes, theme.number(row.gmacs, 1 if brief and row.gmacs >= 1 else 2), (row.gmacs, y), 5)
     reference = ladder.reference if ladder.is_paper else None
-    if reference:
+    if reference and reference.gflops_counted is not None:
         axes.plot(
             reference.gflops_counted, rows.reference_y, "*", color=theme.REFERENCE_COLOUR, markersize=theme.points(6.5)
         )
@@ -236,8 +238,7 @@ def _legend(
     handles: list[Patch | Line2D] = []
     if second or paper_second:
         regime = (second or paper_second).regime  # type: ignore[union-attr]
-        names = {"base": "ResNet-200 / Swin-B regime", "tiny": "ResNet-50 / Swin-T regime"}
-        handles.append(Patch(facecolor=theme.SECOND, label=names.get(regime, f"regime {regime}")))
+        handles.append(Patch(facecolor=theme.SECOND, label=where(ladder.road, regime)))
     if any(((one.table["n"] == 1) & one.table["top1"].notna()).any() for one in shown):
         handles.append(Patch(facecolor="white", edgecolor=theme.MUTED, label="one run (n = 1)"))
     if (~ladder.table["adopted"]).any():

@@ -11,15 +11,15 @@ from analysis.ladder import Ladder
 
 # metric -> axis label, unit divisor
 METRICS = {
-    "gmacs": ("GFLOPs (multiply-adds at 224 px)", 1.0),
+    "gmacs": ("GFLOPs (multiply-adds at {side} px)", 1.0),
     "params": ("parameters (millions, 1000 classes)", 1e6),
     "images_per_second": ("training images per second", 1.0),
 }
 
 
 def has_metric(ladder: Ladder, metric: str) -> bool:
-    """Whether at least two steps have both an accuracy and this metric."""
-    return int(ladder.measured[metric].notna().sum()) >= 2
+    """Whether steps with an accuracy differ in this metric: where only the training changes, their costs are one."""
+    return int(ladder.measured[metric].nunique()) >= 2
 
 
 @theme.styled
@@ -34,8 +34,8 @@ def tradeoff_figure(
     theme.note(fig, caption, size)
     for axes, one in zip(panels, shown, strict=True):
         _path(axes, one, metric)
-        axes.set_title("the paper, ImageNet-1K" if one.is_paper else "these runs")
-        axes.set_xlabel(METRICS[metric][0])
+        axes.set_title(f"the {one.publication}, ImageNet-1K" if one.is_paper else "these runs")
+        axes.set_xlabel(METRICS[metric][0].format(side=one.road.image_size if one.is_paper else 224))
         axes.set_ylabel("top-1 accuracy (%)")
     for axes, one in zip(panels, shown, strict=True):
         _label(axes, one, metric)
@@ -47,10 +47,10 @@ def _path(axes: Axes, ladder: Ladder, metric: str) -> None:
     axes.grid(True)
     rows = ladder.measured[ladder.measured[metric].notna()].set_index("step", drop=False)
     unit = METRICS[metric][1]
-    path = rows[rows["on_path"]]
+    path, colours = rows[rows["on_path"]], theme.section_colours(ladder.road)
     axes.plot(path[metric] / unit, path["top1"], color=theme.FAINT, zorder=1)
     for row in rows.itertuples():
-        x, colour = getattr(row, metric) / unit, theme.SECTION_COLOURS[row.section]
+        x, colour = getattr(row, metric) / unit, colours[row.section]
         if not row.on_path and row.parent in rows.index:
             start = rows.loc[row.parent]
             axes.plot([start[metric] / unit, x], [start["top1"], row.top1], ":", color=theme.FAINT, zorder=1)
@@ -64,19 +64,19 @@ def _path(axes: Axes, ladder: Ladder, metric: str) -> None:
 
 
 def _reference(ladder: Ladder, metric: str) -> list[tuple[float, float, str]]:
-    """Swin's point among the paper's numbers: its metric, accuracy and label; none where one of them is unknown."""
+    """The published reference network's point: its metric, accuracy and label; none where one is unknown."""
     if not (ladder.is_paper and ladder.reference):
         return []
     known = {"gmacs": ladder.reference.gflops_counted, "images_per_second": ladder.reference_speed}
-    point = known.get(metric, math.nan), ladder.reference.top1
-    return [(*point, ladder.reference.label)] if all(map(math.isfinite, point)) else []
+    x, y = known.get(metric), ladder.reference.top1
+    return [(x, y, ladder.reference.label)] if x is not None and math.isfinite(x) else []
 
 
 def _label(axes: Axes, ladder: Ladder, metric: str) -> None:
     rows = ladder.measured[ladder.measured[metric].notna()]
     unit = METRICS[metric][1]
     points = [(getattr(row, metric) / unit, row.top1, row.label) for row in rows.itertuples()]
-    colours = [theme.SECTION_COLOURS[section] for section in rows["section"]]
+    colours = [theme.section_colours(ladder.road)[section] for section in rows["section"]]
     for point in _reference(ladder, metric):
         points.append(point)
         colours.append(theme.REFERENCE_COLOUR)

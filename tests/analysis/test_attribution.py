@@ -290,7 +290,7 @@ def test_orders_and_factorial_are_found_in_the_runs(tmp_path):
     values = shapley.sampled_shapley(game, found)
     assert values.estimate.sum() == pytest.approx(game.means.mean[game.columns([players])] - game.means.mean[0])
     assert dict(zip(values.names, values.estimate, strict=True))["gelu"] == pytest.approx(0.8, abs=0.05)
-    main = factorial.factorial_of(game, factorial.find_factorial(game))
+    main = factorial.factorial_of(game, factorial.find_factorial(game, players))
     assert dict(zip(main.names, main.estimate, strict=True))["gelu"] == pytest.approx(0.8, abs=0.05)
     positions = shapley.gains_by_position(game, found)
     assert len(positions) == 6 * 12

@@ -230,7 +230,9 @@ def test_page_of_a_study_over_sets(tmp_path):
             factory.write(tmp_path / "runs", record)
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--formats", "png"]) == 0
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Each change by itself" in page and "Left out: ConvNeXt minus ConvNeXt without the change." in page
+    assert (
+        "Each change by itself" in page and "Left out: separate_downsampling minus the same without the change." in page
+    )
     assert "Diverged: layer_norm." in page and "diverged: −" in page
     assert "n = 2 per set at least" in page and "would be found with 80 % power" in page
     assert (tmp_path / "out" / "figures" / "attribution.png").exists()

@@ -79,7 +79,7 @@ def test_a_single_run_is_hollow_and_has_no_error_bar(tiny, base):
     assert {to_hex(bar.get_facecolor()) for bar in bars.values()} == {"#ffffff"}
     assert not figure.axes[1].containers or all(len(c.patches) for c in figure.axes[1].containers)
     filled = by_gid(roadmap_figure(tiny).axes[1], "bar")
-    assert to_hex(filled["gelu"].get_facecolor()) == theme.SECTION_COLOURS["micro design"].lower()
+    assert to_hex(filled["gelu"].get_facecolor()) == theme.section_colours(tiny.road)["micro design"].lower()
     assert to_hex(filled["resnet50"].get_facecolor()) == "#ffffff"
 
 

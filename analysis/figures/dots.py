@@ -1,0 +1,54 @@
+"""Gains of configurations over what each is compared with: a dot with its interval per row."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import theme
+from analysis.figures.gains import COLOURS
+
+_LONGEST = {"page": 46, "slide": 46, "column": 30}  # characters of a name
+
+
+@theme.styled
+def dots_figure(table: pd.DataFrame, *, caption: str = "", size: str = "page") -> Figure:
+    """A row per configuration of `table` (columns name, over, gain, gain_low, gain_high, verdict)."""
+    rows = table.reset_index(drop=True)
+    same = rows["over"].nunique() == 1
+    pitch = 1.35 if same else 2.3
+    fig = theme.figure(size, height=pitch * len(rows) + 6 + caption.count("\n"))
+    axes = fig.subplots()
+    theme.note(fig, caption, size)
+    theme.clean(axes, "x")
+    axes.axvline(0, color=theme.MUTED, linewidth=theme.points(0.8), zorder=1)
+    right = axes.get_yaxis_transform()
+    for y, row in enumerate(rows.itertuples()):
+        colour = COLOURS.get(row.verdict, theme.MUTED)
+        sure = row.gain_low == row.gain_low
+        if sure:
+            axes.plot([row.gain_low, row.gain_high], [y, y], color=colour, zorder=2)
+        face = colour if sure else "white"
+        dot = axes.plot(row.gain, y, "o", color=colour, markerfacecolor=face, markersize=theme.points(5), zorder=3)
+        dot[0].set_gid(f"gain:{row.name}")
+        axes.text(1.015, y, row.verdict, transform=right, va="center", color=colour, clip_on=False)
+    names = [_short(row.name, size) + ("" if same else f"\nover {_short(row.over, size)}") for row in rows.itertuples()]
+    axes.set_yticks(np.arange(len(rows)), names)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    over = f"{rows['over'].iloc[0]} " if same else ""
+    axes.set_xlabel(f"gain in top-1 over {_short(over, size) or 'the nearest row of the ladder '}(points)")
+    sure = rows["gain_low"].notna()
+    handles = [Line2D([], [], color=theme.INK, marker="o", label="gain with 95 % interval")] * bool(sure.any())
+    if not sure.all():
+        handles.append(
+            Line2D(
+                [], [], color=theme.INK, marker="o", markerfacecolor="white", linestyle="", label="gain, no interval"
+            )
+        )
+    fig.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+    return fig
+
+
+def _short(name: str, size: str) -> str:
+    longest = _LONGEST[size]
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"

@@ -1,0 +1,91 @@
+"""Gains over a reference, row by row: intervals under one noise level, Holm's p, verdicts, and two further methods."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from analysis import stats
+from roadmap.effects.noise import AdditiveModel, Means
+
+FINISHED, PARTIAL, DIVERGED, FAILED, HALF, MISSING = "finished", "partial", "diverged", "failed", "half done", "missing"
+NO_EFFECT = "no effect"  # of a step whose change has nothing to do in these runs: it is the step before it
+GAIN, LOSS, NOISE, SINGLE = "gain", "loss", "within noise", "n = 1"
+
+
+def means_of(finished: pd.DataFrame, cell: str) -> tuple[Means | None, dict[str, int], bool]:
+    """Means of top-1 by a column (model: cell + seed), cell -> its place in them, whether seeds are in the model."""
+    if not len(finished):
+        return None, {}, False
+    cells = {name: index for index, name in enumerate(sorted(finished[cell].unique()))}
+    model = AdditiveModel(finished[cell].map(cells).tolist(), finished["seed"].tolist())
+    return model.fit(finished["top1"].to_numpy()), cells, model.blocked
+
+
+def with_gains(table: pd.DataFrame, means: Means | None, cells: dict[str, int]) -> pd.DataFrame:
+    """Add gain over the parent, its interval, p, Holm's p, the verdict, what could be found and what is needed.
+
+    Rows are named in the column `step`; `parent` is the row that the gain is over.
+    """
+    blank = dict.fromkeys(("gain", "gain_low", "gain_high", "p", "mde", "seeds_needed"), math.nan)
+    by_step = table.set_index("step")
+    rows = []
+    for step, parent in zip(table["step"], table["parent"], strict=True):
+        row = dict(blank)
+        if means is not None and step in cells and parent in cells:
+            weights = np.zeros((1, len(cells)))
+            weights[0, cells[step]], weights[0, cells[parent]] = 1, -1
+            value, low, high, p = (float(part[0]) for part in means.intervals(weights))
+            row["gain"] = value
+            pair = by_step.loc[[step, parent]]
+            if pair["n"].min() >= 2 and not pair["diverged"].any():  # survivors of a divergence are no fair sample
+                row |= {"gain_low": low, "gain_high": high, "p": p}
+                row["mde"] = stats.detectable(float(means.contrast(weights)[1][0]), means.df)
+            row["seeds_needed"] = stats.seeds_needed(value, float(means.sigma), len(cells))
+        rows.append(row)
+    table = pd.concat([table, pd.DataFrame(rows, columns=list(blank))], axis=1)
+    table["p_holm"] = stats.holm(table["p"])
+    table["verdict"] = [_verdict(row, by_step) for row in table.itertuples()]
+    return table
+
+
+def _verdict(row: object, by_step: pd.DataFrame) -> str:
+    """gain, loss or within noise after Holm; why there is none where runs are missing, single or diverged."""
+    step, parent = row.step, row.parent  # type: ignore[attr-defined]
+    if parent is None or parent != parent:
+        return ""
+    pair = by_step.loc[[step, parent]]
+    if (pair["diverged"] > 0).any():
+        return DIVERGED
+    if row.status == NO_EFFECT:  # type: ignore[attr-defined]
+        return NO_EFFECT
+    if (pair["n"] == 0).any():
+        return MISSING
+    if (pair["n"] == 1).any():
+        return SINGLE
+    if row.p_holm != row.p_holm:  # type: ignore[attr-defined]
+        return "no spread"
+    if row.p_holm >= stats.ALPHA:  # type: ignore[attr-defined]
+        return NOISE
+    return GAIN if row.gain > 0 else LOSS  # type: ignore[attr-defined]
+
+
+def with_sensitivity(table: pd.DataFrame, finished: pd.DataFrame) -> pd.DataFrame:
+    """Add the gain's interval by two methods that share no noise estimate with the other steps."""
+    top1 = {step: runs.set_index("seed")["top1"] for step, runs in finished.groupby("step")}
+    names = ("paired_low", "paired_high", "welch_low", "welch_high", "gain_sampling_error")
+    images = finished["eval_size"].dropna()
+    rows = []
+    for step, parent in zip(table["step"], table["parent"], strict=True):
+        if step not in top1 or parent not in top1:
+            rows.append((math.nan,) * 5)
+            continue
+        ours, theirs = top1[step], top1[parent]
+        both = ours.index.intersection(theirs.index)
+        pairs = stats.paired(ours[both], theirs[both])
+        welch = stats.two_sample(ours, theirs)
+        error = math.nan
+        if len(images) == len(finished):
+            error = stats.sampling_error_of_gain(ours.mean(), theirs.mean(), int(images.iloc[0]))
+        rows.append((pairs.low, pairs.high, welch.low, welch.high, error))
+    return pd.concat([table, pd.DataFrame(rows, columns=list(names))], axis=1)
