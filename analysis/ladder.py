@@ -27,7 +27,6 @@ from analysis.idle import no_effects
 from analysis.speeds import NO_SPEEDS, REGIME, SIZE, SWIN, Speeds
 from roadmap import complexity_of, paper
 from roadmap.effects.noise import Means
-from roadmap.regimes import at_published_size
 from roadmap.resolve import design_for
 from roadmap.steps import DEFAULT, Roadmap, Step
 
@@ -120,8 +119,7 @@ def paper_ladder(regime: str, speeds: Speeds = NO_SPEEDS, road: Roadmap = DEFAUL
     rows = []
     for step in (step for step in road.steps if step.name in published):
         row = published[step.name]
-        design = design_for(step.changes, regime).replace(**at_published_size(regime))
-        cost = complexity_of(design, image_size=road.image_size)
+        cost = complexity_of(design_for(step.changes, regime), image_size=road.image_size)
         gmacs = cost.gmacs if row.gflops_counted is None else row.gflops_counted
         numbers = {"top1": row.top1, "std": _nan(row.top1_std), "n": row.seeds or 1, "gmacs": gmacs}
         numbers |= {"params": cost.params, "images_per_second": known.of.get(step.name, math.nan)}

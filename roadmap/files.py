@@ -80,7 +80,7 @@ def read(path: Path) -> Mapping[str, Any]:
         DesignError: it is no YAML, or no mapping.
     """
     try:
-        content = yaml.load(path.read_text(), _Loader)  # noqa: S506  (a SafeLoader)
+        content = _Loader(path.read_text()).get_single_data()
     except yaml.YAMLError as error:
         raise DesignError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, Mapping):

@@ -45,7 +45,8 @@ def labels_of(asked: Sequence[str], design: Design, recipe: Recipe, regime: str,
         idle: changes of the training that have no effect in this run.
     """
     nothing = idle_in(regime) | set(idle)
-    changes = canonical(in_order(set(_held(asked, design, regime)) - nothing), regime)
+    held = set(_held(asked, design, regime)) - nothing
+    changes = in_order(set(canonical(in_order(held), regime)) - nothing)
     flags = _flags_beside(changes, design, regime)
     at = next((s for road in ROADMAPS.values() for s in steps_at(changes, recipe.name, road, nothing)), None)
     marks = [f"+{recipe.name}"] if at is None and not _is_usual(recipe, changes) else []

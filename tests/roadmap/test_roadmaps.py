@@ -198,9 +198,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("message, files", BROKEN.items())
 def test_a_file_that_is_wrong_is_one_line(message: str, files: dict[str, str], tmp_path: Path) -> None:
-    program = (
-        "import sys; from roadmap.__main__ import main; sys.exit(main(['--roadmap', 'mine', 'readme', '/dev/null']))"
-    )
+    program = "import sys; from roadmap.__main__ import main; sys.exit(main(['explain', 'gelu', '--roadmap', 'mine']))"
     done = in_folder(put(tmp_path, **files), program)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr

@@ -35,12 +35,12 @@ def test_every_set_of_changes_is_found_again_and_keeps_its_label(regime: str) ->
 
 SPELLINGS = [
     (
-        "move_up_depthwise+kernel_size_13",
-        ("+step=kernel_7", "design.kernel_size=13"),
-        ("+step=kernel_9", "design.kernel_size=13"),
-        ("+step=move_up_depthwise", "design.kernel_size=13"),
-        ("+step=gelu", "drop=[gelu,kernel_7]", "design.kernel_size=13"),
-        ("+step=inverted_bottleneck", "design.spatial_first=true", "design.kernel_size=13"),
+        "move_up_depthwise+kernel_size_33",
+        ("+step=kernel_7", "design.kernel_size=33"),
+        ("+step=kernel_9", "design.kernel_size=33"),
+        ("+step=move_up_depthwise", "design.kernel_size=33"),
+        ("+step=gelu", "drop=[gelu,kernel_7]", "design.kernel_size=33"),
+        ("+step=inverted_bottleneck", "design.spatial_first=true", "design.kernel_size=33"),
     ),
     (
         "separate_downsampling-width+width_20",
@@ -59,9 +59,9 @@ SPELLINGS = [
         ("+step=separate_downsampling", "design.separate_downsample=false"),
     ),
     (
-        "resnet50+gelu+kernel_size_13-mixup-cutmix",
-        ("+step=enhanced_recipe", "add=[gelu]", "design.kernel_size=13", "recipe.without=[mixup,cutmix]"),
-        ("design.act=gelu", "design.kernel_size=13", "recipe.without=[cutmix,mixup]"),
+        "resnet50+gelu+kernel_size_33-mixup-cutmix",
+        ("+step=enhanced_recipe", "add=[gelu]", "design.kernel_size=33", "recipe.without=[mixup,cutmix]"),
+        ("design.act=gelu", "design.kernel_size=33", "recipe.without=[cutmix,mixup]"),
     ),
     (
         "kernel_7-width+width_41.25",

@@ -148,7 +148,10 @@ def test_drop_names_techniques_of_the_recipe_too() -> None:
 
 REFUSED = {
     ("+step=separate_downsampling", "add=[label_smoothing]"): "add=[label_smoothing] changes nothing here: recipe=enh",
-    ("+step=separate_downsampling", "add=[resnet_b]"): "add=[resnet_b] changes nothing here: separate_downsampling has it",
+    (
+        "+step=separate_downsampling",
+        "add=[resnet_b]",
+    ): "add=[resnet_b] changes nothing here: separate_downsampling has it",
     ("+step=gelu", "drop=[cutmix]"): "recipe.without=cutmix: it is already off",
     ("+step=squeeze_excite",): "step=squeeze_excite is no step of roadmap=convnext; it is one of roadmap=resnet_rs",
     ("roadmap.title=Mine",): "roadmap.title is fixed by roadmap=convnext",
