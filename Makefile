@@ -56,6 +56,7 @@ figures: $(STAMP)  ## draw the figures of README and docs anew and renew their n
 	cp build/paper/ladder.png docs/paper-ladder.png
 	cp build/own/ladder.png docs/own-ladder.png
 	$(PY) -m roadmap readme README.md
+	$(PY) -m roadmap readme docs/roadmaps.md
 	$(PY) -m experiments bench table --readme README.md --page docs/speed.md
 
 constraints: pyproject.toml  ## (for maintainers, needs uv) add what pyproject.toml newly asks for; ARGS=--upgrade renews all versions

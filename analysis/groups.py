@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.attribution.single import technique_between, techniques_off
 from analysis.collect import Collection, Skipped
-from analysis.records import COLUMNS, bare, whole
+from analysis.records import COLUMNS, bare
 from experiments.errors import ConfigError
 from roadmap.steps import Roadmap
 
@@ -142,7 +142,7 @@ def _ladders(family: pd.DataFrame, collection: Collection) -> list[tuple[str, ..
     a recipe that the roadmap does not have, beside one that it has, or a single configuration.
     """
     recipes = {
-        variant: whole(bare(collection.settings_of(key))["recipe"], "recipe")
+        variant: bare(collection.settings_of(key))["recipe"]
         for variant, key in family.drop_duplicates("variant")[["variant", "settings"]].itertuples(index=False)
     }
     by_recipe: dict[str, list[str]] = {}

@@ -71,7 +71,7 @@ _RECIPE_FLAGS = flags_asked_by("recipe")
 _SECTIONS = {"recipe": Recipe, "batch": Batch, "data": Data, "budget": Budget, "design": Design}
 # of data; where they matter they are in the design and in image_size
 _NOT_CONTENT = ("root", "download", "damaged_share", "image_size", "stem_stride")
-_OPTIONAL = ("batch", "precision", "image_size", "replaced")
+_OPTIONAL = ("precision", "image_size", "replaced")
 
 
 def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -96,7 +96,8 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if averaged := "recipe.ema" in (record.get("replaced") or {}) and record["top1_ema"] is not None:
         row |= {"top1": record["top1_ema"], "top1_best": None}  # the best epoch is only known of the last weights
     git = record.get("git") or {}
-    settings = {key: record.get(key) for key in ("design", "recipe", "budget", "data", *_OPTIONAL, "versions")}
+    settings = {key: record.get(key) for key in (*_SECTIONS, *_OPTIONAL, "versions")}
+    settings |= {key: _aged(values, key) for key in _SECTIONS if (values := settings[key]) is not None}
     text = _canonical(settings)
     row |= {
         "path": path,

@@ -124,7 +124,7 @@ def effect_of(changes: Iterable[str], regime: str) -> dict[str, Any]:
 
 @cache
 def canonical(changes: tuple[str, ...], regime: str) -> tuple[str, ...]:
-    """One set for all sets that come to the same: that of a step if it does too, else without what others cover.
+    """One set for all sets that come to the same: that of a step if it does too, else the one nearest to a step.
 
     ResNet-D brings the deep stem of ResNet-C along, so that with it and without it is one network.
     """
@@ -134,11 +134,22 @@ def canonical(changes: tuple[str, ...], regime: str) -> tuple[str, ...]:
             if set(step.changes) == set(changes) or _effect_of_step(step, regime) == effect:
                 return step.changes
     kept = list(changes)
-    for name in changes:
+    for name in changes:  # without what others cover,
         rest = [other for other in kept if other != name]
         if effect_of(rest, regime) == effect:
             kept = rest
-    return tuple(kept)
+    for name in _nearest(kept).changes:  # with what the nearest step has of that
+        fits = name not in kept and not alternatives(name) & set(kept)
+        if fits and effect_of([*kept, name], regime) == effect:
+            kept.append(name)
+    return in_order(kept)
+
+
+def _nearest(changes: Sequence[str], idle: Iterable[str] = ()) -> Step:
+    """The earliest step with the fewest differences, of the default roadmap where others are as near."""
+    nothing = set(idle)
+    every = [step for road in ROADMAPS.values() for step in road.steps]
+    return min(every, key=lambda step: len((set(step.changes) ^ set(changes)) - nothing))
 
 
 @cache
@@ -169,9 +180,7 @@ def label_of(changes: Sequence[str], idle: Iterable[str] = ()) -> str:
     The nearest step is the earliest one with the fewest differences, of the default roadmap where others are as near,
     e.g. "separate_downsampling-kernel_7" or "resnet50+gelu+layer_norm". Changes that are `idle` make no difference.
     """
-    nothing = set(idle)
-    every = [step for road in ROADMAPS.values() for step in road.steps]
-    nearest = min(every, key=lambda step: len((set(step.changes) ^ set(changes)) - nothing))
+    nothing, nearest = set(idle), _nearest(changes, idle)
     dropped = "".join(f"-{name}" for name in nearest.changes if name not in (*changes, *nothing))
     added = "".join(f"+{name}" for name in in_order(changes) if name not in nearest.changes)
     return qualified(nearest) + dropped + added

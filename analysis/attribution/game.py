@@ -1,13 +1,16 @@
 """`Game`: the value of every set of changes that was trained, with its noise, and what sets diverged."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations
 
 import numpy as np
 import pandas as pd
 
 from analysis import stats
+from roadmap.changes import FILES
 from roadmap.effects.noise import AdditiveModel, Array, Means
+from roadmap.resolve import canonical
 from roadmap.steps import DEFAULT, Roadmap, in_order
 
 Set = tuple[str, ...]
@@ -25,6 +28,7 @@ class Game:
         diverged: sets of which at least one run diverged; their value is unknown.
         floor, ceiling: what an unknown value is taken to lie between.
         base: changes that are part of every set, and left out of `sets`: those of the roadmap's root.
+        aliases: how many of the sets, the last ones, come to the same network and training as one before them.
     """
 
     players: Set
@@ -35,6 +39,7 @@ class Game:
     floor: float = 0.0
     ceiling: float = 100.0
     base: Set = ()
+    aliases: int = 0
 
     @property
     def known(self) -> frozenset[Set]:
@@ -97,21 +102,49 @@ def game_of(
     finished = rows[(rows["status"] == "finished") & ~rows["set"].map(lost.__contains__)]
     if not len(finished):
         return None
-    sets = tuple(sorted(finished["set"].unique(), key=lambda one: (len(one), one)))
-    index = {one: i for i, one in enumerate(sets)}
+    trained = sorted(finished["set"].unique(), key=lambda one: (len(one), one))
+    index = {one: i for i, one in enumerate(trained)}
     cells = finished["set"].map(index)
     means = AdditiveModel(cells.tolist(), finished["seed"].tolist()).fit(finished["top1"].to_numpy())
     counts = cells.value_counts()
-    used = {change for one in (*sets, *lost) for change in one}
+    players = players or in_order({change for one in (*trained, *lost) for change in one}, road)
+    same = _aliases([*trained, *lost], players, base, rows, road)
+    further = [one for one, origin in same.items() if origin not in lost]
+    places = [*range(len(trained)), *(index[same[one]] for one in further)]
     return Game(
-        players=players or in_order(used, road),
-        sets=sets,
-        means=means,
-        runs=tuple(int(counts[i]) for i in range(len(sets))),
-        diverged=tuple(lost),
+        players=players,
+        sets=(*trained, *further),
+        means=means.at(places),
+        runs=tuple(int(counts[i]) for i in places),
+        diverged=(*lost, *(one for one, origin in same.items() if origin in lost)),
         ceiling=float(finished["top1"].max()),
         base=base,
+        aliases=len(further),
     )
+
+
+def _aliases(trained: Sequence[Set], players: Set, base: Set, rows: pd.DataFrame, road: Roadmap) -> dict[Set, Set]:
+    """Sets that nobody trained because they come to the same as one that was -> that one.
+
+    ResNet-D with ResNet-C's stem and without it is one network: a run of it is the value of both sets.
+    """
+    items = {name: set(FILES[name].delta.items()) for name in players if name in FILES}
+    overlapping = [one for one in items if any(items[one] & items[other] for other in items if other != one)]
+    found: dict[Set, Set] = {}
+    if not overlapping:
+        return found
+    regime = str(rows["regime"].iloc[0])
+    for one in trained:
+        like = canonical(in_order((*base, *one), road), regime)
+        for chosen in _subsets(overlapping):
+            other = in_order({*one} - {*overlapping} | {*chosen}, road)
+            if other not in trained and canonical(in_order((*base, *other), road), regime) == like:
+                found.setdefault(other, one)
+    return found
+
+
+def _subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    return chain.from_iterable(combinations(names, size) for size in range(len(names) + 1))
 
 
 def linear_effects(game: Game, names: Sequence[str], sets: Sequence[Set], weights: Array) -> Effects:

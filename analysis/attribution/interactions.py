@@ -29,7 +29,8 @@ def fitted_interactions(game: Game) -> Effects | None:
     pairs = list(combinations(range(len(game.players)), 2))
     if not pairs:
         return None
-    member = np.array([[player in one for player in game.players] for one in game.sets], dtype=np.float64)
+    trained = len(game.sets) - game.aliases  # what is known twice tells nothing twice
+    member = np.array([[player in one for player in game.players] for one in game.sets[:trained]], dtype=np.float64)
     design = np.hstack(
         [np.ones((len(member), 1)), member, np.stack([member[:, a] * member[:, b] for a, b in pairs], 1)]
     )
@@ -37,7 +38,7 @@ def fitted_interactions(game: Game) -> Effects | None:
     df = len(design) - np.linalg.matrix_rank(design)
     if df < LEAST_DF:
         return None
-    estimate, low, high, p = fit_pairs(game.means.mean, design, inverse, int(df), len(pairs))
+    estimate, low, high, p = fit_pairs(game.means.mean[..., :trained], design, inverse, int(df), len(pairs))
     names = tuple(f"{game.players[a]} × {game.players[b]}" for a, b in pairs)
     return Effects(names, estimate, low, high, p, (False,) * len(pairs), game.least_runs)
 

@@ -47,10 +47,10 @@ def technique_effects(
     results = {}
     for (recipe, changes), runs in base.groupby(["recipe", "changes"], sort=False):
         others = arms[(arms["recipe"] == recipe) & (arms["changes"] == changes) & (arms["plain"] == 1)]
-        start = whole(settings_of(runs.iloc[0]["settings"])["recipe"], "recipe")
+        start = settings_of(runs.iloc[0]["settings"])["recipe"]
         tables: dict[tuple[str, int], pd.DataFrame] = {}
         for key, arm in others.groupby("settings", sort=False):
-            difference = technique_between(start, whole(settings_of(str(key))["recipe"], "recipe"))
+            difference = technique_between(start, settings_of(str(key))["recipe"])
             if difference is not None and difference not in tables:
                 tables[difference] = arm
         effects = _against(runs, tables)
@@ -61,6 +61,7 @@ def technique_effects(
 
 def technique_between(base: Mapping[str, Any], arm: Mapping[str, Any]) -> tuple[str, int] | None:
     """(technique, +1 if the base has it and the arm not, -1 the other way round); None if more than one differs."""
+    base, arm = whole(base, "recipe"), whole(arm, "recipe")
     changed = {key for key in {*base, *arm} if base.get(key) != arm.get(key)} - {"without"}
     for name, off in TECHNIQUES.items():
         if changed and changed <= set(off):
@@ -73,6 +74,7 @@ def technique_between(base: Mapping[str, Any], arm: Mapping[str, Any]) -> tuple[
 
 def techniques_off(recipe: Mapping[str, Any]) -> int:
     """How many techniques a recipe leaves out."""
+    recipe = whole(recipe, "recipe")
     return sum(all(recipe.get(key) == value for key, value in off.items()) for off in TECHNIQUES.values())
 
 

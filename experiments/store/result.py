@@ -59,7 +59,7 @@ TIMING_FIELDS = ("images_per_second", "wall_seconds")  # what two runs of one co
 # What a record may add; written only where it applies.
 OPTIONAL_FIELDS: dict[str, Field] = {
     "idle": Field((list,)),  # changes to which data, regime or typed keys left nothing to do
-    "replaced": OBJECT,  # dotted keys that the changes set -> their values without the changes
+    "replaced": Field((dict,), nullable=True),  # dotted keys that the changes set -> their values without the changes
     "label": TEXT,
     "batch": OBJECT,
     "precision": TEXT,

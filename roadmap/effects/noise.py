@@ -32,6 +32,10 @@ class Means:
     sigma: Array
     df: int
 
+    def at(self, places: Sequence[int]) -> "Means":
+        """The means at these places; a place may be named twice."""
+        return Means(self.mean[..., places], self.unscaled[np.ix_(places, places)], self.sigma, self.df)
+
     def contrast(self, weights: Array) -> tuple[Array, Array]:
         """Value and standard error, (..., C), of the C weighted sums of means in `weights` (C, K)."""
         return self.mean @ weights.T, np.asarray(self.sigma)[..., None] * np.sqrt(variances(weights, self.unscaled))

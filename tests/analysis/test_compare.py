@@ -22,7 +22,7 @@ from tests.analysis.composed import record
 TOP1 = {  # what was typed -> top-1 of the seeds 0, 1, 2
     ("+step=kernel_7",): (80.0, 80.4, 80.3),
     ("+step=gelu",): (81.1, 81.4, 81.5),
-    ("+step=kernel_7", "design.kernel_size=13"): (79.0, 79.5, 79.4),
+    ("+step=kernel_7", "design.kernel_size=33"): (79.0, 79.5, 79.4),
     ("+step=kernel_7", "recipe.label_smoothing=0"): (80.1, 80.3, 80.4),
     ("+step=kernel_7", "add=[layer_norm]"): (82.0, 82.5, 82.2),
 }
@@ -56,7 +56,7 @@ def table_of(runs: Path, names: Sequence[str]) -> Any:
 
 def test_two_configurations_are_compared_in_pairs_of_seeds(runs: Path, ids: dict[tuple[str, ...], str]) -> None:
     """With the same seeds on both sides the additive model is Student's paired test."""
-    ours, theirs = ("+step=kernel_7", "design.kernel_size=13"), ("+step=gelu",)
+    ours, theirs = ("+step=kernel_7", "design.kernel_size=33"), ("+step=gelu",)
     table = table_of(runs, [ids[theirs], ids[ours]])
     test = paired(TOP1[ours], TOP1[theirs])
     row = table.iloc[1]
@@ -64,7 +64,7 @@ def test_two_configurations_are_compared_in_pairs_of_seeds(runs: Path, ids: dict
         (test.estimate, test.low, test.high, test.p)
     )
     assert (row["n"], row["seeds"], row["verdict"]) == (3, "0 1 2", "loss")
-    assert row["differs"] == "design.act=relu (gelu), design.kernel_size=13 (7)"
+    assert row["differs"] == "design.act=relu (gelu), design.kernel_size=33 (7)"
     assert distributions.ttest_rel(TOP1[ours], TOP1[theirs]).pvalue == pytest.approx(row["p"])
 
 
@@ -75,7 +75,7 @@ def test_p_values_are_holms_over_the_comparisons(runs: Path, ids: dict[tuple[str
 
 
 def test_a_name_is_a_label_a_step_or_the_start_of_an_id(runs: Path, ids: dict[tuple[str, ...], str]) -> None:
-    typed = label_of(("+step=kernel_7", "design.kernel_size=13"))
+    typed = label_of(("+step=kernel_7", "design.kernel_size=33"))
     table = table_of(runs, ["gelu", "kernel_7", typed, ids[("+step=kernel_7", "add=[layer_norm]")]])
     assert table["config_id"].str.startswith(ids[("+step=kernel_7",)]).tolist() == [False, True, False, False]
     assert table["gain"].tolist()[1:] == pytest.approx([-1.1, -2.0333, 0.9], abs=1e-3)
@@ -126,7 +126,7 @@ def test_every_finished_configuration_is_in_the_ladder_or_beside_it(runs: Path) 
     ours = found.runs[(found.runs["regime"] == group.regime) & (found.runs["data"] == group.data)]
     assert set(ours["config_id"]) == on_ladder | set(rows["config_id"])
     assert not on_ladder & set(rows["config_id"])
-    kernel = rows.loc["design.kernel_size=13 (7)"]
+    kernel = rows.loc["design.kernel_size=33 (7)"]
     assert (kernel["over"], kernel["n"]) == ("kernel size → 7", 3)
     assert kernel["gain"] == pytest.approx(-0.9333, abs=1e-3) and kernel["verdict"] == "loss"
     assert rows.loc["recipe.label_smoothing=0 (0.1)"]["verdict"] == "within noise"
@@ -145,7 +145,7 @@ def test_a_diverged_run_costs_the_verdict(runs: Path, tmp_path: Path) -> None:
 
 
 def test_runs_of_typed_flags_alone_get_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    typed = ("+step=kernel_7", "design.kernel_size=13")
+    typed = ("+step=kernel_7", "design.kernel_size=33")
     factory.write(tmp_path / "runs", record(typed, 80.0))
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--formats", "svg"]) == 0
     line = "1 runs, none of a ladder (--compare shows them); this page shows the published numbers."

@@ -11,7 +11,7 @@ from experiments.config.compose import settings_from
 from experiments.config.identity import Identity
 from experiments.config.schema import compose
 from experiments.config.settings import MACHINE_KEYS, Settings
-from roadmap.steps import STEPS
+from roadmap.steps import DEFAULT, ROADMAPS, STEPS
 from tests.conftest import ROOT
 
 FILE = ROOT / "tests" / "golden" / "identities.json"
@@ -31,6 +31,14 @@ ASKED = (
         "recipe.lr=1e-3",
     ),
     ("+step=resnet50", "data=cifar10", "budget=proxy", "recipe.ema=0.99", "recipe.clip_grad=1.0"),
+    *(
+        (f"+step={step.name}", f"roadmap={road.name}", f"regime={road.regimes[0]}", "budget=paper", "data=imagenet")
+        for road in ROADMAPS.values()
+        if road is not DEFAULT
+        for step in road.steps
+    ),
+    ("+step=separate_downsampling", "regime=isotropic", "data.stem_stride=2"),
+    ("+step=separate_downsampling", "add=[resnet_d,squeeze_excite,ema]", "regime=micro"),
 )
 
 
@@ -53,7 +61,8 @@ def main() -> None:
     for asked in ASKED:
         settings = settings_for(asked)
         known.setdefault(" ".join(asked), {"run_id": Identity.of(settings).run_id, "settings": plain(settings)})
-    FILE.write_text(json.dumps(known, indent=1) + "\n")
+    lines = (f"{json.dumps(name)}: {json.dumps(entry, sort_keys=True)}" for name, entry in known.items())
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import run as program
 from experiments.errors import DataError, DivergedError, InterruptedRun
+from tests.conftest import ROOT
 
 Outcome = tuple[int, str, str]
 
@@ -277,3 +279,56 @@ def test_nothing_imports_torch_before_training(
     assert done.stdout.endswith("LIGHT\n"), done.stderr
     assert needed in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def shown(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "run.py"), *arguments, "--cfg", "job"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_shown_config_is_what_would_be_trained() -> None:
+    config = yaml.safe_load(shown("+step=gelu", "roadmap=convnext", "add=[ema]", "drop=[kernel_7]").stdout)
+    assert config["design"]["depths"] == [3, 3, 9, 3]
+    assert (config["design"]["kernel_size"], config["design"]["act"]) == (3, "gelu")
+    assert config["recipe"]["ema"] == 0.98
+    assert config["label"] == "move_up_depthwise+gelu+ema"
+    assert "ema" in config["changes"]
+    assert "???" not in str(config)
+
+
+@pytest.mark.parametrize(
+    "arguments, labels",
+    [
+        (("-m", "+step=depthwise,gelu", "seed=0,1"), ["depthwise", "depthwise", "gelu", "gelu"]),
+        (("+study=grn_on_resnet", "seed=3"), ["enhanced_recipe", "resnet50+grn"]),
+        (("+study=ladder", "roadmap=convnext_v2", "seed=0"), None),
+    ],
+)
+def test_a_multirun_shows_the_config_of_each_run(arguments: tuple[str, ...], labels: list[str] | None) -> None:
+    done = shown(*arguments)
+    assert done.returncode == 0, done.stderr
+    found = [config["label"] for config in yaml.safe_load_all(done.stdout)]
+    assert found == (labels or ["separate_downsampling", "convnext_v2.no_layer_scale", "convnext_v2.grn"])
+
+
+SEVERAL = [
+    ("-m", "+study=ladder,orders", "seed=0"),
+    ("+study=ladder", "roadmap=convnext,torchvision", "seed=0"),
+]
+
+
+@pytest.mark.parametrize("arguments", SEVERAL, ids=" ".join)
+def test_several_studies_at_once_are_one_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "one at a time; start one study after the other" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_option_of_the_shown_config_is_refused() -> None:
+    done = shown("+step=gelu", "design.kernel_size=4")
+    assert done.returncode == 2
+    assert "design.kernel_size=4 must be an odd whole number" in done.stderr
