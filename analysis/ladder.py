@@ -4,7 +4,7 @@ Runs and the published numbers give the same table, so every figure and page is 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -123,7 +123,8 @@ def paper_ladder(regime: str, speeds: Speeds = NO_SPEEDS, road: Roadmap = DEFAUL
         gmacs = cost.gmacs if row.gflops_counted is None else row.gflops_counted
         numbers = {"top1": row.top1, "std": _nan(row.top1_std), "n": row.seeds or 1, "gmacs": gmacs}
         numbers |= {"params": cost.params, "images_per_second": known.of.get(step.name, math.nan)}
-        rows.append(_blank(step) | numbers | {"status": FINISHED})
+        parent = next((name for name in _ancestors(step, road) if name in published), None)
+        rows.append(_blank(step) | numbers | {"status": FINISHED, "parent": parent})
     frame = _frame(rows)
     means = stats.means_from_summary(frame["top1"], frame["std"], frame["n"])
     cells = {name: index for index, name in enumerate(frame["step"])}
@@ -136,6 +137,13 @@ def paper_ladder(regime: str, speeds: Speeds = NO_SPEEDS, road: Roadmap = DEFAUL
     title = f"the {publication_of(road)}, ImageNet-1K, {where(road, regime)}"
     speed = known.of.get(SWIN, math.nan)
     return Ladder(table, title, regime, road, means, cells, True, False, notes, reference, speed)
+
+
+def _ancestors(step: Step, road: Roadmap) -> Iterator[str]:
+    """The steps below a step, the nearest first: not all of them need to have been published."""
+    while step.parent is not None:
+        yield step.parent
+        step = road.by_name[step.parent]
 
 
 def where(road: Roadmap, regime: str) -> str:

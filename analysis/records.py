@@ -165,7 +165,8 @@ def bare(settings: Mapping[str, Any]) -> dict[str, Any]:
     where it follows from the batch, which a change may set.
     """
     recipe, batch = dict(settings["recipe"]), dict(settings.get("batch") or {})
-    flags = {flag: settings["design"].get(flag) for flag in _RECIPE_FLAGS}
+    design = whole(settings["design"], "design")
+    flags = {flag: design.get(flag) for flag in _RECIPE_FLAGS}
     if _rate_follows(recipe, batch):
         recipe.pop("lr")
     for key, value in (settings.get("replaced") or {}).items():

@@ -224,6 +224,8 @@ def _gflops(axes: Axes, ladder: Ladder, paper: Ladder | None, rows: _Rows, brief
         low, high = float(finite.min()), float(finite.max())
         span = max(high - low, 0.1 * high)
         axes.set_xlim(max(0, low - 0.12 * span), high + 0.55 * span)
+        if span > high - low:  # all cost about the same: close values are long numbers
+            axes.xaxis.set_major_locator(MaxNLocator(2))
     theme.clean(axes, "x")
     axes.set_xlabel("GFLOPs")
     if paper:

@@ -5,9 +5,11 @@ published. In a budget of fewer epochs its epochs shrink as the recipe's do, its
 that the budget fixes stays; and what its overlay lists under `instead` stands in for a change's own value.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from experiments.config.settings import Recipe
 from experiments.errors import ConfigError
 from roadmap.changes import FILES
 from roadmap.files import found, read
@@ -45,29 +47,45 @@ def trained(config: Mapping[str, Any], changes: Iterable[str], others: Iterable[
     """
     fixed = set(typed) | _limited(config["data"]["name"])
     regime, budget = config["regime"]["name"], _Budget.of(config)
+    fixed |= budget.fixes
+    asked = list(dict.fromkeys(changes))
     values: Keys = {}
-    for name in changes:
-        published = _training(name, regime)
-        for key in published:
-            section, _, leaf = key.partition(".")
-            if leaf not in config[section] or leaf in ("name", "without", "lr"):
-                raise ConfigError(f"step {name}: {key} is not a key that a change may set")
-        values |= {key: value for key, value in budget.sized(published).items() if key not in fixed | budget.fixes}
-    replaced = {key: config[key.partition(".")[0]][key.partition(".")[2]] for key in values}
-    return Trained(values, replaced, _idle((*changes, *others), regime, fixed | budget.fixes))
+    for name in asked:
+        _check_keys(name, regime, config)
+        values |= _through(name, regime, budget, fixed)
+    idle = [
+        name
+        for name in dict.fromkeys((*asked, *others))
+        if FILES[name].raw and not FILES[name].design_in(regime) and _is_idle(name, regime, budget, fixed)
+    ]
+    replaced = {key: _value(config, key) for key in values}
+    return Trained(values, replaced, tuple(idle))
+
+
+def _check_keys(name: str, regime: str, config: Mapping[str, Any]) -> None:
+    for key in _training(name, regime):
+        section, _, leaf = key.partition(".")
+        if leaf not in config[section] or leaf in ("name", "without", "lr"):
+            raise ConfigError(f"step {name}: {key} is not a key that a change may set")
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:
+    section, _, leaf = key.partition(".")
+    return config[section][leaf]
+
+
+def _through(name: str, regime: str, budget: "_Budget", fixed: set[str]) -> Keys:
+    """The training keys of a change that nothing stronger fixes, at the size of the budget."""
+    return {key: value for key, value in budget.sized(_training(name, regime)).items() if key not in fixed}
+
+
+def _is_idle(name: str, regime: str, budget: "_Budget", fixed: set[str]) -> bool:
+    """Whether all that a change sets is fixed otherwise, or is what the budget puts in its place anyway."""
+    return all(key.partition(".")[2] in budget.neutral for key in _through(name, regime, budget, fixed))
 
 
 def _training(name: str, regime: str) -> Keys:
     return {key: value for key, value in FILES[name].delta_in(regime).items() if "." in key}
-
-
-def _idle(names: Iterable[str], regime: str, fixed: set[str]) -> tuple[str, ...]:
-    """Those that set training keys alone, all of them fixed otherwise."""
-    return tuple(
-        name
-        for name in dict.fromkeys(names)
-        if FILES[name].raw and not FILES[name].design_in(regime) and set(_training(name, regime)) <= fixed
-    )
 
 
 def _limited(data: str) -> set[str]:
@@ -87,6 +105,12 @@ class _Budget(NamedTuple):
     own: Keys
     fixes: set[str]
     instead: Keys
+
+    @property
+    def neutral(self) -> set[str]:
+        """The keys to which it gives, in place of whatever a change sets, what they are without a change."""
+        whole = {item.name: item.default for item in dataclasses.fields(Recipe)} | self.published | self.own
+        return {key for key, value in self.instead.items() if value == whole.get(key)}
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "_Budget":

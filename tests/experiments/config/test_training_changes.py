@@ -68,10 +68,17 @@ def test_data_win_over_a_change_which_then_does_nothing() -> None:
     before, here = (settings(f"+step={step}", "roadmap=torchvision") for step in ("ema_every_32", "inference_resize"))
     assert run_id(before) == run_id(here)  # digits are evaluated whole
     assert here.step == before.step == "torchvision.ema_every_32"
-    assert set(here.idle) == {"inference_resize", "trivial_augment"}
+    assert set(here.idle) == {"inference_resize", "trivial_augment", "fixres"}
     elsewhere = settings("+step=inference_resize", "roadmap=torchvision", *PAPER)
     assert elsewhere.step == "torchvision.inference_resize"
     assert elsewhere.idle == ()
+
+
+def test_a_budget_without_random_crops_leaves_fixres_nothing_to_do() -> None:
+    fixres, before = (settings(f"+step={step}", "roadmap=torchvision") for step in ("fixres", "weight_decay_tuning"))
+    assert run_id(fixres) == run_id(before)
+    assert fixres.train_side == fixres.image_size
+    assert "fixres" not in settings("+step=fixres", "roadmap=torchvision", *PAPER).idle
 
 
 def test_what_the_changes_replaced_is_kept() -> None:
