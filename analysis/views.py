@@ -124,7 +124,8 @@ def _caption(group: Group) -> str:
     """What was trained: data, recipe and the settings that differ between the paper's text and its code."""
     without = bare(group.settings)
     recipe, design, root = without["recipe"], without["design"], group.road.root
-    epochs = sorted({int(value) for value in group.runs["epochs"]})
+    rows = group.runs[group.runs["step"].notna()]
+    epochs = sorted({int(value) for value in (rows if len(rows) else group.runs)["epochs"]})
     length = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
     scale = design.get("layer_scale")
     original = f"; the first row has the {root.recipe} recipe" if root.recipe != group.road.end.recipe else ""

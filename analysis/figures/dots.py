@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from analysis import theme
 from analysis.figures.gains import COLOURS
 
-_LONGEST = {"page": 46, "slide": 46, "column": 30}  # characters of a name
+_LONGEST = {"page": 46, "slide": 46, "column": 20}  # characters of a name
 
 
 @theme.styled

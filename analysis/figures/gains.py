@@ -16,7 +16,8 @@ COLOURS = {GAIN: theme.GOOD, LOSS: theme.BAD}
 def gains_figure(ladder: Ladder, *, paper: Ladder | None = None, caption: str = "", size: str = "page") -> Figure:
     """A dot with its 95 % interval per step; the paper's gain as a diamond; the band is what these runs cannot find."""
     rows = ladder.table[ladder.table["parent"].notna()].reset_index(drop=True)
-    fig = theme.figure(size, height=1.35 * len(rows) + 5 + caption.count("\n"))
+    beside = 10 if size == "column" else 5  # legend, labels of the axis, caption: more lines where it is narrow
+    fig = theme.figure(size, height=1.35 * len(rows) + beside + caption.count("\n"))
     axes = fig.subplots()
     theme.note(fig, caption, size)
     theme.clean(axes, "x")
