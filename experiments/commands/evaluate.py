@@ -23,7 +23,7 @@ from roadmap import build, design_for
 from roadmap.files import CONF
 from roadmap.interop import load_reference
 from roadmap.regimes import REGIMES
-from roadmap.steps import END, START, STEPS
+from roadmap.steps import DEFAULT, END, ROADMAPS, START
 
 LAYER_SCALE = 1e-6  # what published ConvNeXt weights were trained with; its value is in the weights
 CLASSIFIER_BIASES = ("fc.bias", "head.fc.bias", "classifier.2.bias", "head.bias")  # in the layouts of others
@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="a file of conf/data (default: the run's own; imagenet for weights)")
     parser.add_argument("--root", help="the data set's folder")
     parser.add_argument("--image-size", type=int, help="side in pixels (default: the run's, or the data set's)")
-    parser.add_argument("--step", choices=[step.name for step in STEPS], help="the network of a weights file")
+    parser.add_argument("--step", help="the network of a weights file")
+    parser.add_argument(
+        "--roadmap", choices=tuple(ROADMAPS), default=DEFAULT.name, help=f"whose step it is (default: {DEFAULT.name})"
+    )
     parser.add_argument("--regime", choices=REGIMES, default="tiny", help="its size (default: tiny)")
     parser.add_argument("--batch", type=int, default=64, help="images per forward pass")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: the run's, or fp32")
@@ -82,10 +85,10 @@ def _of_weights(options: argparse.Namespace) -> Settings:
     if not options.target.is_file():
         raise ConfigError(f"{options.target} is neither a run's directory nor a weights file")
     if options.step is None:
-        raise ConfigError(f"--step is needed for a weights file: {START.name} or {END.name}")
+        raise ConfigError(f"--step is needed for a weights file: {START.name}, {END.name} or another published network")
     data, limits = _data(options.data or "imagenet")
     scale = LAYER_SCALE if options.step == END.name else None
-    design = design_for(options.step, options.regime, layer_scale=scale)
+    design = design_for(options.step, options.regime, roadmap=options.roadmap, layer_scale=scale)
     blank = Settings(design, options.regime, Recipe(), Budget("paper"), Batch(), data, label=options.step)
     return _here(blank, options, data, options.image_size or data.image_size, Recipe(**limits))
 
