@@ -15,6 +15,7 @@ from experiments.studies.launch import expand
 from roadmap.errors import UserError
 from roadmap.show.markers import between
 from roadmap.show.tables import readme_ladder
+from roadmap.steps import DEFAULT, ROADMAPS
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,6 +65,13 @@ def test_commands_and_code_are_there_to_be_tested() -> None:
 
 def test_ladder_table_is_what_the_command_writes() -> None:
     assert between(README, "ladder").strip() == readme_ladder()
+
+
+def test_the_tables_of_the_roadmaps_are_what_the_command_writes() -> None:
+    page = (ROOT / "docs" / "roadmaps.md").read_text(encoding="utf-8")
+    for road in ROADMAPS.values():
+        if road is not DEFAULT:
+            assert between(page, f"ladder-{road.name}").strip() == readme_ladder(road)
 
 
 def test_bench_table_is_what_is_recorded() -> None:
