@@ -97,9 +97,10 @@ def design_for(
     return design
 
 
+@cache
 def idle_in(regime: str) -> frozenset[str]:
     """The changes that a regime leaves nothing to do: the stage ratio where there is one stage."""
-    start = design_for((), regime)
+    start = _start(regime)
     deltas = {name: FILES[name].delta_in(regime) for name in CHANGES}
     return frozenset(
         name
@@ -118,8 +119,14 @@ def effect_of(changes: Iterable[str], regime: str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for name in in_order(changes):
         merged |= FILES[name].delta_in(regime)
-    start = design_for((), regime)
+    start = _start(regime)
     return {key: value for key, value in merged.items() if "." in key or getattr(start, key) != value}
+
+
+@cache
+def _start(regime: str) -> Design:
+    """The regime's baseline."""
+    return design_for((), regime)
 
 
 @cache
