@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from analysis import records
 from analysis.records import COLUMNS
 from roadmap.changes import FILES
 from roadmap.regimes import REGIMES, regime
 
-# Rows depend on what the changes and regimes are, so on the folders of one's own that were on the path.
+# Rows depend on how they are made, and on what the changes and regimes are, so on the folders of one's own on the path.
 _FILES = [{name: change.raw for name, change in FILES.items()}, {name: regime(name) for name in REGIMES}]
-_FORMAT = hashlib.sha256(json.dumps(["2", COLUMNS, _FILES]).encode()).hexdigest()[:12]
+_CODE = hashlib.sha256(Path(records.__file__).read_bytes()).hexdigest()
+_FORMAT = hashlib.sha256(json.dumps([_CODE, COLUMNS, _FILES]).encode()).hexdigest()[:12]
 
 
 class Cache:

@@ -20,8 +20,8 @@ VARIABLE = "ROADMAP_PATH"
 OPTIONS = ("--config-dir", "-cd")  # Hydra's
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as Hydra reads it: 4e-5 is a number."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML as Hydra reads it: 4e-5 is a number. In C, where PyYAML was built so: a tenth of the time."""
 
 
 _Loader.add_implicit_resolver(

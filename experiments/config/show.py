@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from experiments.config.compose import settings_from
 from experiments.config.fields import is_resolved
@@ -35,7 +35,7 @@ def resolved_config(overrides: Sequence[str]) -> str:
         keys = [item.name for item in dataclasses.fields(part) if not is_resolved(item)]
         values = {key: getattr(part, key) for key in keys}
         plain[name] = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-    return OmegaConf.to_yaml(OmegaConf.create(plain)).rstrip("\n")
+    return yaml.safe_dump(plain, sort_keys=False).rstrip("\n")
 
 
 def resolved_configs(jobs: Sequence[Sequence[str]]) -> str:

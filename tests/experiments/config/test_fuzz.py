@@ -13,7 +13,7 @@ from experiments.config.settings import Settings
 from roadmap.errors import UserError
 from tests.experiments.config.fuzz import fuzzed_overrides, pools
 
-SETS = 500
+SETS = 550
 SHARDS = 4
 SEED = 20261122
 
