@@ -225,7 +225,7 @@ def _gflops(axes: Axes, ladder: Ladder, paper: Ladder | None, rows: _Rows, brief
         span = max(high - low, 0.1 * high)
         axes.set_xlim(max(0, low - 0.12 * span), high + 0.55 * span)
         if span > high - low:  # all cost about the same: close values are long numbers
-            axes.xaxis.set_major_locator(MaxNLocator(2))
+            axes.set_xticks([float(f"{high:.2g}")])
     theme.clean(axes, "x")
     axes.set_xlabel("GFLOPs")
     if paper:
