@@ -50,6 +50,9 @@ def train(config: DictConfig) -> dict[str, Any]:
         if config.replan:
             raise ConfigError("replan=true is for studies (+study=NAME or -m); rerun=true starts a single run over")
         settings = settings_from(OmegaConf.to_container(config, resolve=True), overrides)  # type: ignore[arg-type]
+        for name in (config.step, *config.add):
+            if name in settings.idle:
+                say(f"{name} has nothing to do here: data, budget, regime or a typed key decide what it would set.")
     if not overrides:
         say("No step chosen: this trains the baseline network with the enhanced recipe, as +step=enhanced_recipe does.")
     return _loop()(settings)

@@ -328,6 +328,14 @@ def test_several_studies_at_once_are_one_line(arguments: tuple[str, ...], tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_step_that_changes_nothing_here_says_so(call: Callable[..., Outcome], train: list[Any]) -> None:
+    code, _, said = call("+step=trivial_augment", "roadmap=torchvision", "device=cpu")
+    assert code == 0
+    assert train[0].label == "torchvision.lr_optimizations"
+    assert "trivial_augment has nothing to do here" in said
+    assert "nothing to do" not in call("+step=epochs_600", "roadmap=torchvision", "device=cpu")[2]
+
+
 def test_an_unknown_option_of_the_shown_config_is_refused() -> None:
     done = shown("+step=gelu", "design.kernel_size=4")
     assert done.returncode == 2
