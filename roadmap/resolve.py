@@ -176,11 +176,6 @@ def step_at(changes: Sequence[str], recipe: str = "enhanced", road: Roadmap = DE
     return next((step.name for step in steps_at(changes, recipe, road)), None)
 
 
-def without_width(changes: Sequence[str], regime: str) -> tuple[str, ...]:
-    """The changes without those that set the width alone: where match_gmacs chooses the width they do nothing."""
-    return tuple(name for name in changes if set(FILES[name].delta_in(regime)) != {"width"})
-
-
 def label_of(changes: Sequence[str], idle: Iterable[str] = ()) -> str:
     """A canonical name of a set of changes: the nearest step, then what is dropped and added.
 
