@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import theme
-from analysis.figures.gains import COLOURS
+from analysis.figures.gains import draw_gain
 
 _LONGEST = {"page": 46, "slide": 46, "column": 20}  # characters of a name
 
@@ -22,16 +22,8 @@ def dots_figure(table: pd.DataFrame, *, caption: str = "", size: str = "page") -
     theme.note(fig, caption, size)
     theme.clean(axes, "x")
     axes.axvline(0, color=theme.MUTED, linewidth=theme.points(0.8), zorder=1)
-    right = axes.get_yaxis_transform()
     for y, row in enumerate(rows.itertuples()):
-        colour = COLOURS.get(row.verdict, theme.MUTED)
-        sure = row.gain_low == row.gain_low
-        if sure:
-            axes.plot([row.gain_low, row.gain_high], [y, y], color=colour, zorder=2)
-        face = colour if sure else "white"
-        dot = axes.plot(row.gain, y, "o", color=colour, markerfacecolor=face, markersize=theme.points(5), zorder=3)
-        dot[0].set_gid(f"gain:{row.name}")
-        axes.text(1.015, y, row.verdict, transform=right, va="center", color=colour, clip_on=False)
+        draw_gain(axes, y, row, row.name)
     names = [_short(row.name, size) + ("" if same else f"\nover {_short(row.over, size)}") for row in rows.itertuples()]
     axes.set_yticks(np.arange(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -1,6 +1,9 @@
 """What each step gains over the step that it builds on, how sure that is, and what the paper found."""
 
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -25,21 +28,12 @@ def gains_figure(ladder: Ladder, *, paper: Ladder | None = None, caption: str = 
     if mde == mde:
         axes.axvspan(-mde, mde, color=theme.GRID, zorder=0, linewidth=0)
     axes.axvline(0, color=theme.MUTED, linewidth=theme.points(0.8), zorder=1)
-    right = axes.get_yaxis_transform()
     for y, row in enumerate(rows.itertuples()):
-        colour = COLOURS.get(row.verdict, theme.MUTED)
-        sure = row.gain_low == row.gain_low
-        if sure:
-            axes.plot([row.gain_low, row.gain_high], [y, y], color=colour, zorder=2)
-        if row.gain == row.gain:
-            face = colour if sure else "white"
-            dot = axes.plot(row.gain, y, "o", color=colour, markerfacecolor=face, markersize=theme.points(5), zorder=3)
-            dot[0].set_gid(f"gain:{row.step}")
+        draw_gain(axes, y, row, row.step)
         if paper is not None and row.paper_gain == row.paper_gain:
             axes.plot(
                 row.paper_gain, y + 0.27, "D", color=theme.PAPER, markersize=theme.points(3), zorder=2, clip_on=False
             )
-        axes.text(1.015, y, row.verdict, transform=right, va="center", color=colour, clip_on=False)
     axes.set_yticks(np.arange(len(rows)))
     axes.set_yticklabels(rows["label"])
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -50,6 +44,20 @@ def gains_figure(ladder: Ladder, *, paper: Ladder | None = None, caption: str = 
         ncols=1 if size == "column" else 3,
     )
     return fig
+
+
+def draw_gain(axes: Axes, y: int, row: Any, name: str) -> None:
+    """A gain with its interval and verdict in one line of a figure; hollow where there is no interval."""
+    colour = COLOURS.get(row.verdict, theme.MUTED)
+    sure = row.gain_low == row.gain_low
+    if sure:
+        axes.plot([row.gain_low, row.gain_high], [y, y], color=colour, zorder=2)
+    if row.gain == row.gain:
+        face = colour if sure else "white"
+        dot = axes.plot(row.gain, y, "o", color=colour, markerfacecolor=face, markersize=theme.points(5), zorder=3)
+        dot[0].set_gid(f"gain:{name}")
+    beside = axes.get_yaxis_transform()
+    axes.text(1.015, y, row.verdict, transform=beside, va="center", color=colour, clip_on=False)
 
 
 def _legend(intervals: bool, band: bool, paper: Ladder | None) -> list[Line2D | Patch]:

@@ -18,7 +18,7 @@ from roadmap.files import found, read
 from roadmap.match import match_width
 from roadmap.regimes import filled, regime, stem_stride_in
 from roadmap.resolve import design_for, set_of
-from roadmap.steps import roadmap_named
+from roadmap.steps import Step, roadmap_named
 
 MISSING = "???"  # how OmegaConf shows a value that nobody set
 LINEAR_BATCHES = (256, 8192)  # between these the learning rate follows the effective batch (Goyal et al., 2017)
@@ -81,10 +81,16 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
     return settings.replace(precision=_precision(config["precision"], settings.device))
 
 
+def _start(config: Mapping[str, Any]) -> Step:
+    """The step that was asked for; the roadmap's first where none was."""
+    road = roadmap_named(config["roadmap"]["name"])
+    return road.step_named(config["step"]) if config["step"] else road.root
+
+
 def _set_of(config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The set of changes that is asked for, and techniques of the recipe that `drop` names beside changes."""
     road = roadmap_named(config["roadmap"]["name"])
-    start = road.step_named(config["step"]) if config["step"] else road.root
+    start = _start(config)
     techniques = tuple(name for name in config["drop"] if name in TECHNIQUES and name not in start.changes)
     drop = [name for name in config["drop"] if name not in techniques]
     return set_of(start.changes, config["add"], drop, road), techniques
@@ -93,7 +99,7 @@ def _set_of(config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]
 def _refuse_empty(config: Mapping[str, Any], training: Trained) -> None:
     """A change that is added by name must change something, unless this data or a typed key leaves it nothing to do."""
     road, regime_name = roadmap_named(config["roadmap"]["name"]), config["regime"]["name"]
-    start = road.step_named(config["step"]) if config["step"] else road.root
+    start = _start(config)
     for change in config["add"]:
         keys = [key for key in FILES[change].delta_in(regime_name) if "." in key]
         trains = any(training.values.get(key) != training.replaced.get(key) for key in keys)
