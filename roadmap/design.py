@@ -137,6 +137,11 @@ class Design:
             raise DesignError(f"unknown design flag {unknown[0]!r}; the flags are: {', '.join(FLAGS)}")
         return dataclasses.replace(self, **flags)
 
+    @property
+    def reduction(self) -> int:
+        """Input side over the side of the last stage's map."""
+        return self.stem_stride * 2 ** (len(self.depths) - 1)
+
     def stage_width(self, stage: int) -> int:
         """The thin channel count of a stage: width * 2**stage, rounded by itself."""
         return round(self.width * 2**stage)

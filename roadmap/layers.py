@@ -10,35 +10,58 @@ from torch import Tensor, nn
 from roadmap.cpu_kernels import applies, depthwise, gradients_are_slow, mkl_is_slow, product, product_is_faster
 from roadmap.operations import Op
 
+# The functions below choose by their input or ask it for its shape, which a symbolic tracer could not follow: FX keeps
+# each of them as one call. TorchScript, which has none of the CPU's own ways, gets what torch computes.
+
 
 class PointwiseConv(nn.Conv2d):
     """1x1 convolution; computed as a linear layer on the channels-last view where that is faster, same weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        linear = self._linear(x)
-        return super().forward(x) if linear is None else self.by(linear, x)
+        return pointwise_conv(x, self.weight, self.bias)
 
     def by(self, linear: Callable[..., Tensor], x: Tensor) -> Tensor:
         """The same by a function of (x, weight, bias) like `F.linear`."""
-        return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        return _by_linear(linear, x, self.weight, self.bias)
 
-    def _linear(self, x: Tensor) -> Callable[..., Tensor] | None:
-        """The linear layer to use, None for the convolution; the choice is by measurement, `bench kernels`."""
-        if not x.is_contiguous(memory_format=torch.channels_last):
-            return None
-        if mkl_is_slow(x):
-            return product if product_is_faster(x) else None
-        return F.linear if self.bias is not None else None
+
+@torch.fx.wrap
+def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.conv2d` of x (N, C, H, W) with a weight (out, C, 1, 1)."""
+    if torch.jit.is_scripting():
+        return F.conv2d(x, weight, bias)
+    linear = _linear_for(x, bias)
+    return F.conv2d(x, weight, bias) if linear is None else _by_linear(linear, x, weight, bias)
+
+
+def _linear_for(x: Tensor, bias: Tensor | None) -> Callable[..., Tensor] | None:
+    """The linear layer to use, None for the convolution; the choice is by measurement, `bench kernels`."""
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return None
+    if mkl_is_slow(x):
+        return product if product_is_faster(x) else None
+    return F.linear if bias is not None else None
+
+
+def _by_linear(linear: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 class DepthwiseConv(nn.Conv2d):
-    """Depthwise convolution; on a CPU with faster gradients than torch's."""
+    """Depthwise convolution, padded by K // 2; on a CPU with faster gradients than torch's."""
 
     def forward(self, x: Tensor) -> Tensor:
-        stride = self.stride[0]
-        if applies(x) and torch.is_grad_enabled() and gradients_are_slow(x, self.kernel_size[0], stride):
-            return depthwise(x, self.weight, self.bias, stride)
-        return super().forward(x)
+        return depthwise_conv(x, self.weight, self.bias, self.stride[0])
+
+
+@torch.fx.wrap
+def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """`F.conv2d` of x (N, C, H, W) with a weight (C, 1, K, K), padded by K // 2."""
+    if torch.jit.is_scripting():
+        return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, groups=weight.shape[0])
+    if applies(x) and torch.is_grad_enabled() and gradients_are_slow(x, weight.shape[-1], stride):
+        return depthwise(x, weight, bias, stride)
+    return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, groups=weight.shape[0])
 
 
 OWN_WAYS = (PointwiseConv, DepthwiseConv)  # what is not always computed as torch does
@@ -48,11 +71,14 @@ class PatchConv(nn.Conv2d):
     """Convolution with stride = kernel; a side that does not divide is padded with zeros on the right and bottom."""
 
     def forward(self, x: Tensor) -> Tensor:
-        stride = self.stride[0]
-        bottom, right = -x.shape[-2] % stride, -x.shape[-1] % stride
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom))
-        return super().forward(x)
+        return self._conv_forward(padded(x, self.stride[0]), self.weight, self.bias)
+
+
+@torch.fx.wrap
+def padded(x: Tensor, stride: int) -> Tensor:
+    """Zeros on the right and bottom of x (N, C, H, W) where a side is no multiple of `stride`."""
+    bottom, right = -x.shape[-2] % stride, -x.shape[-1] % stride
+    return F.pad(x, (0, right, 0, bottom)) if bottom + right > 0 else x
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -65,12 +91,20 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, device = x.permute(0, 2, 3, 1), x.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # meta has no autocast
-            with torch.autocast(device, enabled=False):
-                weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-                return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps).permute(0, 3, 1, 2)
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        return channel_norm(x, self.weight, self.bias, self.eps)
+
+
+@torch.fx.wrap
+def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """What `LayerNorm2d` computes of x (N, C, H, W)."""
+    x = x.permute(0, 2, 3, 1)
+    if torch.jit.is_scripting():
+        return F.layer_norm(x, weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # meta has no autocast
+        with torch.autocast(device, enabled=False):
+            return F.layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps).permute(0, 3, 1, 2)
+    return F.layer_norm(x, weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
 
 
 def make_conv(op: Op) -> nn.Conv2d:
@@ -151,17 +185,16 @@ MODULES: dict[str, Callable[[Op], nn.Module | nn.Parameter]] = {
 }
 
 
-class Row(nn.Module):
+class Row(nn.ModuleDict):
     """Operations one after the other, under their names; no `nn.Sequential`, which timm would take apart."""
 
     def __init__(self, ops: Iterable[Op]) -> None:
         super().__init__()
-        for op in ops:
-            setattr(self, op.name, MODULES[op.kind](op))
+        attach_all(self, ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        for module in self._modules.values():
-            x = module(x)  # type: ignore[misc]
+        for module in self.values():
+            x = module(x)
         return x
 
 
@@ -171,8 +204,13 @@ def attach(module: nn.Module, ops: Iterable[Op]) -> None:
         if role:
             setattr(module, role, Row(group))
         else:
-            for op in group:
-                setattr(module, op.name, MODULES[op.kind](op))
+            attach_all(module, group)
+
+
+def attach_all(module: nn.Module, ops: Iterable[Op]) -> None:
+    """Give a module operations under their names alone."""
+    for op in ops:
+        setattr(module, op.name, MODULES[op.kind](op))
 
 
 def _kaiming(module: nn.Module) -> None:

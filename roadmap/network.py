@@ -1,48 +1,46 @@
 """The one network: built from a plan, from ResNet-50 at one end to ConvNeXt at the other and everything between."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from roadmap.design import Design
-from roadmap.layers import INITS, Row, attach
+from roadmap.features import Staged
+from roadmap.layers import INITS, MODULES, GlobalPool, Row, attach
+from roadmap.operations import Op
 from roadmap.plan import BlockPlan, NetworkPlan, StagePlan, plan_head, plan_network
 from roadmap.resolve import design_for
 from roadmap.steps import DEFAULT
 
 
-class Block(nn.Module):
+class Block(nn.ModuleDict):
     """after(shortcut(x) + drop_path(gamma * branch(x))), the branch's operations in the plan's order.
 
     ResNet:    pw_in, norm, act, spatial, norm, act, pw_out, norm; + x; act
     ConvNeXt:  spatial, norm, pw_in, act, pw_out; * gamma; + x
+
+    Its modules in order: the branch, `shortcut`, where the sum is made, and what follows the sum.
     """
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
         self.gamma: nn.Parameter | None = None
-        self.shortcut: nn.Module
         attach(self, plan.branch)
-        self.branch = tuple(self._modules)
         self.closing_norms = tuple(op.path for op in plan.closing_norms)
         attach(self, plan.shortcut)
         if not plan.shortcut:
             self.shortcut = nn.Identity()
         attach(self, plan.after)
-        self.after = tuple(op.path for op in plan.after)
 
     def forward(self, x: Tensor) -> Tensor:
         out = x
-        for name in self.branch:
-            out = self._modules[name](out)  # type: ignore[misc]
-        out = self._scaled_sum(out, self.shortcut(x))
-        for name in self.after:
-            out = self._modules[name](out)  # type: ignore[misc]
+        for name, module in self.items():
+            out = self._scaled_sum(out, module(x)) if name == "shortcut" else module(out)
         return out
 
     def _scaled_sum(self, branch: Tensor, shortcut: Tensor) -> Tensor:
@@ -66,8 +64,11 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsample(x)
-        if not (self.grad_checkpointing and self.training):
-            return self.blocks(x)
+        if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
+            return self._saving_memory(x)
+        return self.blocks(x)
+
+    def _saving_memory(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False, context_fn=lambda: _count_batch_once(self.blocks))
         return x
@@ -92,45 +93,67 @@ def _count_batch_once(module: nn.Module) -> tuple[AbstractContextManager, Abstra
     return nullcontext(), frozen_statistics()
 
 
+POOLS: dict[str, Callable[[], nn.Module]] = {"avg": GlobalPool, "": nn.Identity}
+
+
 class Head(Row):
-    """global average pooling -> norm? -> linear classifier."""
+    """global average pooling -> norm? -> dropout? -> linear classifier."""
 
     fc: nn.Module
 
+    def __init__(self, ops: Iterable[Op], global_pool: str = "avg") -> None:
+        super().__init__(ops)
+        self.set_pool(global_pool)
+
+    def set_pool(self, global_pool: str) -> None:
+        """Pool by average, or with "" not at all: the classifier then works at each location.
+
+        Raises:
+            ValueError: pooling of another kind.
+        """
+        if global_pool not in POOLS:
+            raise ValueError(f"global_pool={global_pool!r} is not one of: avg, '' (none)")
+        self.pool = POOLS[global_pool]().train(self.training)
+        self.global_pool = global_pool
+
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        *pooling, fc = self._modules.values()
-        for module in pooling:
-            x = module(x)  # type: ignore[misc]
-        x = x.flatten(1)
-        return x if pre_logits else fc(x)  # type: ignore[misc]
+        for name, module in self.items():
+            if name != "fc":
+                x = module(x)
+        if self.global_pool:
+            x = x.flatten(1)
+        elif not pre_logits:
+            return self.fc(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return x if pre_logits else self.fc(x)
 
 
-class RoadmapNet(nn.Module):
+class RoadmapNet(Staged):
     """A network of the roadmap, after timm's conventions. Input (N, in_chans, H, W), output (N, num_classes) logits.
 
-    Any image side works: one that a patchify convolution does not divide is padded there.
+    Any image side works: one that a patchify convolution does not divide is padded there. With `global_pool=""` the
+    head works at each location: logits (N, num_classes, H, W), or with 0 classes the last stage's map behind its norm.
     """
 
-    stem: Row
+    if TYPE_CHECKING:  # TorchScript would take it for a type of its own
+        head: Head
 
-    def __init__(self, design: Design, num_classes: int = 1000, in_chans: int = 3) -> None:
+    def __init__(
+        self, design: Design, num_classes: int = 1000, in_chans: int = 3, global_pool: str | None = None
+    ) -> None:
         super().__init__()
         plan = plan_network(design, in_chans, num_classes)
         self.design = design
         self.num_classes = num_classes
+        self.in_chans = in_chans
         self.num_features = self.head_hidden_size = plan.features
         attach(self, plan.stem)
         self.stages = nn.Sequential(*(Stage(stage) for stage in plan.stages))
-        self.head = Head(plan.head)
+        self.head = Head(plan.head, "avg" if global_pool is None else global_pool)
         self.feature_info = _feature_info(plan)
         self.apply(INITS[design.init])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Feature map of the last stage, (N, num_features, H / reduction, W / reduction)."""
-        return self.stages(self.stem(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits (N, num_classes), or with `pre_logits` the pooled features (N, num_features)."""
@@ -141,16 +164,20 @@ class RoadmapNet(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a fresh classifier in place; 0 classes leave the pooled features.
+        """Put a fresh classifier in place; 0 classes leave the pooled features, and with `global_pool=""` the map.
+
+        Args:
+            num_classes: of the new classifier.
+            global_pool: "avg" or "" for none; None leaves what there is.
 
         Raises:
-            ValueError: pooling other than average, which this network does not have.
+            ValueError: pooling of another kind.
         """
-        if global_pool not in (None, "avg"):
-            raise ValueError(f"global_pool={global_pool!r} is not one of: avg")
+        *_, op = plan_head(self.design, self.num_features, num_classes)
+        like, fc = next(self.parameters()), cast(nn.Module, MODULES[op.kind](op)).train(self.training)
+        self.head.set_pool(self.head.global_pool if global_pool is None else global_pool)
+        self.head.fc = fc.apply(INITS[self.design.init]).to(like.device, like.dtype)
         self.num_classes = num_classes
-        self.head.fc = Head(plan_head(self.design, self.num_features, num_classes)[-1:]).fc
-        self.head.fc.apply(INITS[self.design.init])
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""

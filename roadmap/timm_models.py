@@ -5,10 +5,13 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
+from roadmap.design import FLAGS
 from roadmap.network import RoadmapNet
 from roadmap.regimes import REGIMES
 from roadmap.resolve import design_for, qualified
@@ -37,8 +40,12 @@ _DATA: dict[str, Any] = {
 def _config(regime: str, changes: tuple[str, ...]) -> dict[str, Any]:
     """What timm keeps of a step, for images of 224 pixels."""
     design = design_for(changes, regime)
-    side = _DATA["input_size"][-1] // (design.stem_stride * 2 ** (len(design.depths) - 1))
-    return {"url": "", **_DATA, "pool_size": (side, side)}
+    side = _DATA["input_size"][-1] // design.reduction
+    return {"url": "", **_DATA, "pool_size": (side, side), "description": _description(regime, changes)}
+
+
+def _description(regime: str, changes: tuple[str, ...]) -> str:
+    return f"In regime {regime}: {', '.join(changes) or 'no change'}."
 
 
 default_cfgs = generate_default_cfgs({name: _config(*key) for name, key in _NAMES.items()})
@@ -49,11 +56,30 @@ def _create(
     changes: tuple[str, ...],
     num_classes: int = 1000,
     in_chans: int = 3,
-    drop_path_rate: float = 0.0,
+    global_pool: str = "avg",
+    drop_rate: float | None = None,
+    drop_path_rate: float | None = None,
+    output_stride: int | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     **flags: Any,
 ) -> RoadmapNet:
-    """Take timm's keyword names: drop_path_rate; anything else is a design flag."""
-    return RoadmapNet(design_for(changes, regime, drop_path=drop_path_rate, **flags), num_classes, in_chans)
+    """Take timm's arguments; every other one is a design flag, as a file of JSON has it.
+
+    Raises:
+        TypeError: an argument that is neither.
+        ValueError: pooling or an output stride that the network does not have.
+        DesignError: a flag's value is outside its range.
+    """
+    unknown = sorted(set(flags) - set(FLAGS))
+    if unknown:
+        raise TypeError(f"unknown argument {unknown[0]!r}; beside timm's there are: {', '.join(FLAGS)}")
+    rates = {"dropout": drop_rate, "drop_path": drop_path_rate}
+    design = design_for(changes, regime, **flags | {flag: rate for flag, rate in rates.items() if rate is not None})
+    if output_stride not in (None, design.reduction):
+        raise ValueError(f"output_stride={output_stride} is not one of: {design.reduction}")
+    with nullcontext() if device is None else torch.device(device):
+        return RoadmapNet(design, num_classes, in_chans, global_pool).to(dtype=dtype)
 
 
 def _entry_point(name: str) -> Callable[..., RoadmapNet]:
@@ -73,7 +99,7 @@ def _entry_point(name: str) -> Callable[..., RoadmapNet]:
 
     create.__name__ = create.__qualname__ = name
     create.__module__ = __name__
-    create.__doc__ = f"In regime {regime}: {', '.join(changes) or 'no change'}."
+    create.__doc__ = _description(regime, changes)
     return create
 
 
