@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -99,10 +99,9 @@ POOLS: dict[str, Callable[[], nn.Module]] = {"avg": GlobalPool, "": nn.Identity}
 class Head(Row):
     """global average pooling -> norm? -> dropout? -> linear classifier."""
 
-    fc: nn.Module
-
     def __init__(self, ops: Iterable[Op], global_pool: str = "avg") -> None:
         super().__init__(ops)
+        self.fc: nn.Module
         self.set_pool(global_pool)
 
     def set_pool(self, global_pool: str) -> None:
@@ -134,9 +133,6 @@ class RoadmapNet(Staged):
     head works at each location: logits (N, num_classes, H, W), or with 0 classes the last stage's map behind its norm.
     """
 
-    if TYPE_CHECKING:  # TorchScript would take it for a type of its own
-        head: Head
-
     def __init__(
         self, design: Design, num_classes: int = 1000, in_chans: int = 3, global_pool: str | None = None
     ) -> None:
@@ -148,7 +144,7 @@ class RoadmapNet(Staged):
         self.num_features = self.head_hidden_size = plan.features
         attach(self, plan.stem)
         self.stages = nn.Sequential(*(Stage(stage) for stage in plan.stages))
-        self.head = Head(plan.head, "avg" if global_pool is None else global_pool)
+        self.head: Head = Head(plan.head, "avg" if global_pool is None else global_pool)
         self.feature_info = _feature_info(plan)
         self.apply(INITS[design.init])
 
