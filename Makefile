@@ -12,11 +12,11 @@ NEW_ENOUGH := 'import sys, ensurepip; sys.exit(sys.version_info < (3, 10))'
 # Another instruction set than the machine's own: AVX2 instead of AVX-512, the oldest one elsewhere.
 OTHER_CPU ?= $(if $(shell grep -m1 -s avx512vl /proc/cpuinfo),ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2,ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41)
 
-.PHONY: help setup run test numeric check format figures constraints
+.PHONY: help setup run test numeric timm-suite check format figures constraints
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## */\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' Makefile | expand -t 12
 
 setup: $(STAMP)  ## create .venv with everything, in the tested versions
 
@@ -28,6 +28,10 @@ test: $(STAMP)  ## run all tests but the slow ones (more or fewer with ARGS="...
 
 numeric: $(STAMP)  ## run the tests that rest on floating-point numbers on another instruction set than the machine's own
 	$(OTHER_CPU) OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "numeric and not slow" $(ARGS)
+
+timm-suite: $(STAMP)  ## run timm's own tests of networks on ours; TIMM=DIR is a checkout of timm, of the installed version
+	@if [ ! -f "$(TIMM)/tests/test_models.py" ]; then echo "make timm-suite needs TIMM=DIR, a checkout of timm with tests/test_models.py" >&2; exit 1; fi
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PY) -m pytest -p timm_suite -p no:cacheprovider $(TIMM)/tests/test_models.py $(ARGS)
 
 check: $(STAMP)  ## lint, format and types
 	$(PY) -m ruff check
