@@ -141,6 +141,12 @@ def test_every_extractor_of_timms_gives_the_same_maps(name) -> None:
             torch.testing.assert_close(others, found[0], rtol=1e-4, atol=1e-5)
 
 
+def test_features_can_be_scripted() -> None:
+    for name in STAGED:
+        model = created(name, features_only=True, out_indices=(1, 3)).eval()
+        torch.testing.assert_close(torch.jit.script(model)(images()), model(images()), rtol=1e-4, atol=1e-5)
+
+
 def test_features_train_with_checkpointing() -> None:
     gradients = []
     for saving in (False, True):
