@@ -114,6 +114,7 @@ LOGGERS: Registry = {
     "local": Entry(),  # the run's own record, which is always written
     "wandb": Entry("experiments.training.loggers:WandbMirror"),
     "tensorboard": Entry("experiments.training.loggers:TensorBoardMirror"),
+    "trackio": Entry("experiments.training.trackio_mirror:TrackioMirror"),
 }
 # Hydra's name of a launcher -> the preset in conf/launcher and the extra of this package that brings it.
 LAUNCHERS: Mapping[str, str] = {"ray": "ray", "submitit_slurm": "slurm"}

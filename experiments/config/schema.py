@@ -27,7 +27,7 @@ from roadmap.steps import roadmap_named
 
 # Keys with another type or default in the config than once resolved.
 OPEN = {"precision", "image_size"}
-OPEN_MAPPINGS = ("recipe.opt",)
+OPEN_MAPPINGS = ("recipe.opt", "logger.mirrors")
 QUOTING = """put a value with blanks, accents or any of ~=[]{},:()$ in two pairs of quotes: 'data.root="/data/a=b"'"""
 
 

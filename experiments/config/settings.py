@@ -47,6 +47,7 @@ AUTOAUGMENT = Pattern(
     "timm's notation: original, originalr, v0 or v0r[-mstd<spread>], or null",
     ("original", "v0r-mstd0.5", "originalr-mstd1"),
 )
+SPACE = Pattern(r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+", "a space's name: user/space or space", ("me/runs", "runs"))
 DEVICE = Pattern(r"auto|cpu|cuda(:\d+)?", "one of: auto, cpu, cuda, cuda:<index>", ("auto", "cpu"))
 
 
@@ -204,14 +205,27 @@ class Checkpoint:
 class Logger:
     """Mirrors of the local record, which is always written."""
 
-    name: str = ruled("local", Choice(tuple(LOGGERS)))
+    name: str = ruled("local", Choice(tuple(LOGGERS)))  # of the file, the last one where several were chosen
+    mirrors: Mapping[str, Any] = later({}, before={})  # {wandb: true}: those that are open; {}: the one named `name`
     project: str = ruled("convnext-roadmap", NAME)
     entity: str | None = ruled(None, NAME)
-    mode: str = ruled("offline", Choice(("online", "offline", "disabled")))  # wandb
+    mode: str = ruled("offline", Choice(("online", "offline", "disabled")))  # wandb, trackio
+    space: str | None = later(None, SPACE, before=None)  # of Hugging Face, where trackio goes with mode=online
+    artifacts: bool = later(False, before=False)  # the final weights and the record go to wandb and trackio, too
     log_every: int = ruled(50, COUNT)  # optimizer steps between two looks at the running loss
 
     def __post_init__(self) -> None:
         check_fields(self, "logger.")
+        for name, wanted in self.mirrors.items():
+            Choice(tuple(LOGGERS)).check("logger.mirrors", name)
+            if not isinstance(wanted, bool):
+                raise ConfigError(f"logger.mirrors.{name}={wanted} must be true or false")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The mirrors that are open, in the order of the table."""
+        wanted = self.mirrors or {self.name: True}
+        return tuple(name for name, entry in LOGGERS.items() if entry.home and wanted.get(name))
 
 
 @dataclass(frozen=True)

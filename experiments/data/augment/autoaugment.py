@@ -33,8 +33,10 @@ def parse_policy(text: str) -> Policy:
 
     name, _, spread = text.partition("-mstd")
     pairs = auto_augment_policy(name)
-    tables = ([[getattr(op, key) for op in pair] for pair in pairs] for key in ("name", "prob", "magnitude"))
-    return Policy(*map(np.array, tables), float(spread or 0))  # type: ignore[misc]
+    names, probability, magnitude = (
+        np.array([[getattr(op, key) for op in pair] for pair in pairs]) for key in ("name", "prob", "magnitude")
+    )
+    return Policy(names, probability, magnitude, float(spread or 0))
 
 
 def draw(policy: Policy, keys: tuple[int, int], samples: np.ndarray) -> Draws:

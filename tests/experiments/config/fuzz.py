@@ -68,6 +68,7 @@ TOP = {
     "data.download": ["false", "false"],
     "data.reader": ["digits", "synthetic", "tape"],
     "device": ["cpu", "cpu", "tpu"],
+    "logger.mirrors": ["{wandb:true}", "{tensorboard:true,wandb:false}", "{mail:true}"],
 }
 # What a key needs beside it to have an effect or to be possible.
 PARTNERS = {

@@ -33,7 +33,7 @@ def same(found: Any, typed: str) -> bool:
             float(item) for item in typed.strip("[]").split(",")
         ]
     if isinstance(found, dict):
-        return found == yaml.safe_load(typed.replace(":", ": "))
+        return found.items() >= yaml.safe_load(typed.replace(":", ": ")).items()
     if isinstance(found, bool) or found is None:
         return str(found).lower() == typed.replace("null", "none")
     if isinstance(found, int | float):

@@ -12,11 +12,11 @@ from torch import nn
 from experiments.config.registry import OPTIMIZERS
 from experiments.config.settings import Recipe
 from experiments.errors import ConfigError, InterruptedRun, StorageError
-from experiments.runtime.distributed import Ranks
 from experiments.store.run_dir import RunDir
 from experiments.training import optimizer_state
 from experiments.training import run as engine
 from experiments.training.optim import build_optimizer
+from tests.conftest import ROOT
 from tests.experiments.training.runs import fingerprint, only_run, settings_of, stopping
 
 BETAS = {name: "recipe.betas=[0.98,0.92,0.99]" for name, entry in OPTIMIZERS.items() if entry.betas == 3}
@@ -37,7 +37,7 @@ def recipe_of(name: str, **values: Any) -> Recipe:
 @pytest.mark.numeric
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_run_goes_on_bit_for_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after two of four steps, continued, and like the run that nothing stopped; no step goes without a trace."""
+    """Stopped after two of four steps, continued: like the run that nothing stopped."""
     asked = (*SMALLEST, f"recipe.optimizer={name}", *([BETAS[name]] if name in BETAS else []))
     undisturbed, stopped = (settings_of(tmp_path / part, *asked, step="kernel_7") for part in ("a", "b"))
     engine.run(undisturbed)
@@ -121,8 +121,14 @@ def test_a_value_that_an_optimizer_refuses_is_one_line(name: str, values: dict[s
 def test_an_older_timm_that_lacks_an_optimizer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timm.optim.list_optimizers", lambda: ["nadamw"])
     build_optimizer(nn.Linear(3, 3), Recipe(optimizer="nadamw"), 0.1)
-    with pytest.raises(ConfigError, match="recipe.optimizer=muon needs a newer timm"):
+    with pytest.raises(ConfigError, match=r"recipe\.optimizer=muon needs a newer timm"):
         build_optimizer(nn.Linear(3, 3), Recipe(optimizer="muon"), 0.1)
+
+
+def test_the_document_lists_what_the_table_does() -> None:
+    text = (ROOT / "docs" / "training.md").read_text()
+    listed = [line for line in text.splitlines() if line.startswith("| ") and line.split()[1] in OPTIMIZERS]
+    assert listed == [f"| {n} | {', '.join(e.reads)} | {', '.join(e.takes)} |" for n, e in OPTIMIZERS.items()]
 
 
 class Keeping(torch.optim.SGD):

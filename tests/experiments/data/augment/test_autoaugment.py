@@ -20,10 +20,21 @@ pytestmark = pytest.mark.numeric
 
 NOTATIONS = ("original", "originalr-mstd0.5", "v0", "v0r-mstd1")
 OURS = {  # timm's name -> ours
-    **{"AutoContrast": "auto_contrast", "Equalize": "equalize", "Invert": "invert", "Rotate": "rotate"},
-    **{"Posterize": "posterize", "PosterizeIncreasing": "posterize", "PosterizeOriginal": "posterize"},
-    **{"Solarize": "solarize", "SolarizeAdd": "solarize_add", "Color": "color", "Contrast": "contrast"},
-    **{"Sharpness": "sharpness", "ShearX": "shear_x", "ShearY": "shear_y", "TranslateYRel": "translate_y"},
+    "AutoContrast": "auto_contrast",
+    "Equalize": "equalize",
+    "Invert": "invert",
+    "Rotate": "rotate",
+    "Posterize": "posterize",
+    "PosterizeIncreasing": "posterize",
+    "PosterizeOriginal": "posterize",
+    "Solarize": "solarize",
+    "SolarizeAdd": "solarize_add",
+    "Color": "color",
+    "Contrast": "contrast",
+    "Sharpness": "sharpness",
+    "ShearX": "shear_x",
+    "ShearY": "shear_y",
+    "TranslateYRel": "translate_y",
 }
 Applied = tuple[tuple[str, float], ...]  # the operations of one image with their arguments
 
