@@ -163,6 +163,28 @@ def test_numbers_names_and_other_kinds_of_tensors_come_back() -> None:
     assert second.param_groups[0]["total"] == 1 << 60
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_lies_on_the_host_beside_a_device_goes_back_there(fused: bool) -> None:
+    """Counts of steps where torch keeps them, other tensors where they were; `meta` stands in for a GPU."""
+    network = nn.Linear(3, 3, device="meta")
+    named = dict(network.named_parameters())
+    first, second = Keeping(network.parameters(), lr=0.1), Keeping(network.parameters(), lr=0.1)
+    first.keep(step=torch.ones(()), rate=torch.ones(()), norm=torch.ones((), device="meta"))
+    for parameter in named.values():
+        first.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
+    tensors, record = kept(first, named)
+    assert record["host"] == ["rate", "step"]
+    if fused:  # such an optimizer had its counts on the device when it was saved
+        record["host"].remove("step")
+    for group in second.param_groups:
+        group["fused"] = fused
+    optimizer_state.restore(second, named, tensors, record)
+    for parameter in named.values():
+        places = {key: value.device.type for key, value in second.state[parameter].items()}
+        step = "meta" if fused else "cpu"
+        assert places == {"step": step, "rate": "cpu", "norm": "meta", "exp_avg": "meta"}
+
+
 def test_what_no_checkpoint_can_hold_is_refused_when_it_is_saved() -> None:
     network = nn.Linear(3, 3)
     optimizer = Keeping(network.parameters(), lr=0.1)
