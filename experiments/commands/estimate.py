@@ -57,7 +57,8 @@ class Speed:
 def network_key(settings: Settings) -> tuple[Any, ...]:
     """What a speed depends on: runs that share it are measured once."""
     data, recipe = settings.data, settings.recipe
-    images = (recipe.randaugment is None, recipe.trivial_augment, recipe.crop, recipe.erasing > 0, settings.train_side)
+    policies = (recipe.auto_augment is None, recipe.randaugment is None, recipe.trivial_augment)
+    images = (*policies, recipe.crop, recipe.erasing > 0, settings.train_side)
     pipeline = (*images, recipe.optimizer, recipe.loss, recipe.ema and recipe.ema_every)
     amount = (data.name, data.train_images, data.eval_images, data.holdout)
     how = (settings.compile, settings.grad_checkpointing, settings.threads, settings.device)

@@ -88,7 +88,20 @@ class Each:
             raise ConfigError(f"{shown} must not fall")
 
 
-Rule = Range | Choice | Pattern | Each
+@dataclass(frozen=True)
+class Options:
+    """Mappings from a name to a number, a truth value, a word or a list of such."""
+
+    def check(self, key: str, value: Mapping[str, Any]) -> None:
+        """Raise ConfigError unless all names and values are plain."""
+        for name, given in value.items():
+            for item in given if isinstance(given, list | tuple) else [given]:
+                finite = not isinstance(item, float) or math.isfinite(item)
+                if not isinstance(item, bool | int | float | str | None) or not finite:
+                    raise ConfigError(f"{key}.{name}={given} must be a finite number, a truth value, a word or a list")
+
+
+Rule = Range | Choice | Pattern | Each | Options
 
 
 def ruled(default: Any, rule: Rule) -> Any:
@@ -102,7 +115,10 @@ def later(default: Any, rule: Rule | None = None, *, before: Any) -> Any:
     While it has that value it stays out of a run's identity, so that those runs stay known. `before` never changes,
     whatever the default becomes.
     """
-    return field(default=default, metadata={"before": before} | ({"rule": rule} if rule else {}))
+    metadata = {"before": before} | ({"rule": rule} if rule else {})
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def before_of(cls: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import field, make_dataclass
 from difflib import get_close_matches
@@ -27,6 +27,7 @@ from roadmap.steps import roadmap_named
 
 # Keys with another type or default in the config than once resolved.
 OPEN = {"precision", "image_size"}
+OPEN_MAPPINGS = ("recipe.opt", "logger.mirrors")
 QUOTING = """put a value with blanks, accents or any of ~=[]{},:()$ in two pairs of quotes: 'data.root="/data/a=b"'"""
 
 
@@ -35,6 +36,8 @@ def _annotation(annotation: Any) -> Any:
     plain = without_none(annotation)
     if get_origin(plain) is tuple:
         plain = list[get_args(plain)[0]]  # type: ignore[misc]
+    elif get_origin(plain) is Mapping:
+        plain = dict[str, Any]
     elif get_args(plain):  # a union such as int | str
         return Any
     elif dataclasses.is_dataclass(plain):
@@ -50,6 +53,8 @@ def _default(item: "dataclasses.Field[Any]", annotation: Any) -> Any:
     if isinstance(item.default, tuple):
         values = list(item.default)
         return field(default_factory=lambda: list(values))
+    if item.default_factory is not dataclasses.MISSING:
+        return field(default_factory=item.default_factory)
     return field(default=MISSING if item.default is dataclasses.MISSING else item.default)
 
 
@@ -141,7 +146,10 @@ def unknown_key(key: str) -> ConfigError:
 def register() -> None:
     """Make known to Hydra what conf/config.yaml names: the schema, and the sweeper that runs studies."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=config_schema())
+    schema = OmegaConf.structured(config_schema())
+    for key in OPEN_MAPPINGS:
+        OmegaConf.set_struct(OmegaConf.select(schema, key), False)  # takes any name, in a file and on the command line
+    store.store(name="schema", node=schema)
     sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
     store.store(group="hydra/sweeper", name="study", node=sweeper)
     OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)

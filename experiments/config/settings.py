@@ -14,6 +14,7 @@ from experiments.config.fields import (
     RESOLVED,
     Choice,
     Each,
+    Options,
     Pattern,
     Range,
     before_of,
@@ -41,6 +42,12 @@ RANDAUGMENT = Pattern(
     "timm's notation: rand-m<0-10>[-n<layers>][-mstd<spread>][-inc<0 or 1>], or null",
     ("rand-m9-mstd0.5-inc1", "rand-m5-n2", "rand-m7-inc1"),
 )
+AUTOAUGMENT = Pattern(
+    r"(original|v0)r?(-mstd\d+(\.\d+)?)?",
+    "timm's notation: original, originalr, v0 or v0r[-mstd<spread>], or null",
+    ("original", "v0r-mstd0.5", "originalr-mstd1"),
+)
+SPACE = Pattern(r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+", "a space's name: user/space or space", ("me/runs", "runs"))
 DEVICE = Pattern(r"auto|cpu|cuda(:\d+)?", "one of: auto, cpu, cuda, cuda:<index>", ("auto", "cpu"))
 
 
@@ -55,8 +62,9 @@ class Recipe:
     lr: float | None = ruled(None, Range(0, 1000, open_low=True))  # peak rate; None: base_lr * batch.size / lr_batch
     base_lr: float = ruled(4e-3, Range(0, 1000, open_low=True))  # peak rate at an effective batch of `lr_batch`
     lr_batch: int = ruled(4096, COUNT)
-    betas: tuple[float, ...] = ruled((0.9, 0.999), Each(BELOW_ONE, 2))  # adamw, lamb
-    momentum: float = ruled(0.9, BELOW_ONE)  # sgd
+    betas: tuple[float, ...] = ruled((0.9, 0.999), Each(BELOW_ONE))  # of Adam's kin: two, for adan three
+    momentum: float = ruled(0.9, BELOW_ONE)  # of SGD's kin, and of muon
+    opt: Mapping[str, Any] = later({}, Options(), before={})  # the optimizer's own arguments: {eps: 1e-6}
     weight_decay: float = ruled(0.05, Range(0, 10))
     decay_all: bool = False  # True: also biases, norms and layer scale
     schedule: str = ruled("cosine", Choice(tuple(SCHEDULES)))  # applied per step
@@ -69,11 +77,14 @@ class Recipe:
     ema_every: int = later(1, COUNT, before=1)  # optimizer steps of the run from one update of the average to the next
     # regularisation
     loss: str = later("cross_entropy", Choice(tuple(LOSSES)), before="cross_entropy")  # in training
+    bce_sum: bool = later(False, before=False)  # bce: the sum over classes instead of the mean
+    bce_target_thresh: float | None = later(None, SHARE, before=None)  # bce: mixed targets above it are 1, others 0
     label_smoothing: float = ruled(0.1, BELOW_ONE)
     mixup: float = ruled(0.8, Range(0, 100))  # alpha of the beta distribution
     cutmix: float = ruled(1.0, Range(0, 100))
     mixup_switch: float = ruled(0.5, SHARE)  # probability of cutmix where both are on
     randaugment: str | None = ruled("rand-m9-mstd0.5-inc1", RANDAUGMENT)
+    auto_augment: str | None = later(None, AUTOAUGMENT, before=None)  # in front of RandAugment where both are on
     trivial_augment: bool = later(False, before=False)  # TrivialAugment Wide, behind RandAugment where both are on
     erasing: float = ruled(0.25, SHARE)  # probability, pixel noise
     drop_path: float = ruled(0.1, BELOW_ONE)
@@ -99,6 +110,16 @@ class Recipe:
             raise ConfigError(
                 f"recipe.warmup_epochs={self.warmup_epochs:g} must be at most recipe.epochs={self.epochs}"
             )
+        self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        """The arguments must be those that the optimizer takes."""
+        entry, given = OPTIMIZERS[self.optimizer], f"recipe.optimizer={self.optimizer}"
+        if "betas" in entry.reads and len(self.betas) != entry.betas:
+            raise ConfigError(f"recipe.betas={list(self.betas)} must hold {entry.betas} numbers for {given}")
+        for name in self.opt:
+            if name not in entry.takes:
+                raise ConfigError(f"recipe.opt.{name} is no argument of {given}, which takes: {', '.join(entry.takes)}")
 
 
 @dataclass(frozen=True)
@@ -184,14 +205,27 @@ class Checkpoint:
 class Logger:
     """Mirrors of the local record, which is always written."""
 
-    name: str = ruled("local", Choice(tuple(LOGGERS)))
+    name: str = ruled("local", Choice(tuple(LOGGERS)))  # of the file, the last one where several were chosen
+    mirrors: Mapping[str, Any] = later({}, before={})  # {wandb: true}: those that are open; {}: the one named `name`
     project: str = ruled("convnext-roadmap", NAME)
     entity: str | None = ruled(None, NAME)
-    mode: str = ruled("offline", Choice(("online", "offline", "disabled")))  # wandb
+    mode: str = ruled("offline", Choice(("online", "offline", "disabled")))  # wandb, trackio
+    space: str | None = later(None, SPACE, before=None)  # of Hugging Face, where trackio goes with mode=online
+    artifacts: bool = later(False, before=False)  # the final weights and the record go to wandb and trackio, too
     log_every: int = ruled(50, COUNT)  # optimizer steps between two looks at the running loss
 
     def __post_init__(self) -> None:
         check_fields(self, "logger.")
+        for name, wanted in self.mirrors.items():
+            Choice(tuple(LOGGERS)).check("logger.mirrors", name)
+            if not isinstance(wanted, bool):
+                raise ConfigError(f"logger.mirrors.{name}={wanted} must be true or false")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The mirrors that are open, in the order of the table."""
+        wanted = self.mirrors or {self.name: True}
+        return tuple(name for name, entry in LOGGERS.items() if entry.home and wanted.get(name))
 
 
 @dataclass(frozen=True)

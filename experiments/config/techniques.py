@@ -19,6 +19,7 @@ TECHNIQUES: Mapping[str, Mapping[str, Any]] = {
     "mixup": {"mixup": 0.0},
     "cutmix": {"cutmix": 0.0},
     "randaugment": {"randaugment": None},
+    "auto_augment": {"auto_augment": None},
     "trivial_augment": {"trivial_augment": False},
     "erasing": {"erasing": 0.0},
     "drop_path": {"drop_path": 0.0},

@@ -37,11 +37,12 @@ log = logging.getLogger(__name__)
 
 
 def size_limit(networks: Iterable[Tensor]) -> int:
-    """The largest state file, in bytes, that a run of these networks could have written: four copies and some room.
+    """The largest state file, in bytes, that a run of these networks could have written: six copies and some room.
 
-    An optimizer keeps up to three tensors per weight. A larger file is not this run's, whatever its manifest says.
+    An optimizer keeps up to four tensors per weight (Adan), and small ones beside them. A larger file is not this
+    run's, whatever its manifest says.
     """
-    return 4 * sum(tensor.numel() * tensor.element_size() for tensor in networks) + 64 * MEBIBYTE
+    return 6 * sum(tensor.numel() * tensor.element_size() for tensor in networks) + 64 * MEBIBYTE
 
 
 @dataclass(frozen=True)

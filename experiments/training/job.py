@@ -109,7 +109,7 @@ class Job:
             source=source,
             layout=layout,
             mixing=Mixing.of(settings.recipe, source.num_classes),
-            loss=LOSSES[settings.recipe.loss].load(),
+            loss=LOSSES[settings.recipe.loss].load()(settings.recipe),
             state=state,
             network=ranks.wrap(state.model, device),
             losses=LossLog(settings.logger.log_every, device),

@@ -1,7 +1,8 @@
-"""Mirrors of a run's own record in Weights & Biases or TensorBoard.
+"""Mirrors of a run's own record in Weights & Biases and TensorBoard; trackio's has a file of its own.
 
 `metrics.jsonl` is the truth. A mirror is opened with the lines written so far and repeats them, so that its history is
-complete after any number of interruptions. A mirror that fails is reported and dropped; it never stops a run.
+complete after any number of interruptions. A mirror that fails is reported and dropped; it stops neither the run nor
+another mirror.
 """
 
 import logging
@@ -27,10 +28,11 @@ class MirroredRun(NamedTuple):
     asked: dict[str, Any]  # all that its id covers
     step: str | None
     study: str | None
+    changes: tuple[str, ...] = ()
 
 
 class Mirror(Protocol):
-    """Somewhere else to show a run's metrics."""
+    """Somewhere else to show a run's metrics. It may also have `keep(files)`, which gets a finished run's files."""
 
     def log(self, line: Line) -> None:
         """Add the line of one epoch."""
@@ -69,6 +71,7 @@ class WandbMirror:
                 name=run.folder.name,
                 group=run.study,
                 job_type=run.step or "off_ladder",
+                tags=run.changes or None,
                 config=run.asked,
                 dir=run.folder,
                 resume="allow" if options.mode == "online" else None,
@@ -78,12 +81,22 @@ class WandbMirror:
         except (wandb.errors.UsageError, wandb.errors.CommError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"logger.mode={options.mode}: {reason}; log in, or use logger.mode=offline") from None
+        self._artifact = f"run-{run.run_id[:16]}"
         self._known = self._run.step  # online, the server keeps what it was sent before
 
     def log(self, line: Line) -> None:
         """Add the line of one epoch, at its optimizer step."""
         if line["step"] > self._known or self._known == 0:
             self._run.log({key: value for key, value in line.items() if value is not None}, step=line["step"])
+
+    def keep(self, files: Sequence[Path]) -> None:
+        """Hand on files as an artifact, read where they lie; offline, `wandb sync` uploads them."""
+        import wandb
+
+        artifact = wandb.Artifact(self._artifact, type="model")
+        for path in files:
+            artifact.add_file(str(path), policy="immutable", skip_cache=True)
+        self._run.log_artifact(artifact)
 
     def close(self) -> None:
         """Finish the W&B run."""
@@ -116,12 +129,20 @@ class TensorBoardMirror:
 
 
 class Mirrors:
-    """The mirror that the logger's name asks for, if any, behind one fault barrier."""
+    """The mirrors that the logger asks for, each behind a fault barrier of its own."""
 
     def __init__(self, options: Logger, run: MirroredRun, *, enabled: bool = True) -> None:
-        """Open the mirror, on one rank only (`enabled`). Raises MissingExtraError or ConfigError."""
-        kind = LOGGERS[options.name].load() if enabled else None
-        self._mirror: Mirror | None = kind(options, run) if kind else None
+        """Open the mirrors, on one rank only (`enabled`). Raises MissingExtraError or ConfigError."""
+        self._mirrors: dict[str, Mirror] = {}
+        self._artifacts = options.artifacts
+        for name in options.chosen if enabled else ():
+            try:
+                self._mirrors[name] = LOGGERS[name].load()(options, run)
+            except (ConfigError, MissingExtraError):
+                self.close()
+                raise
+            except Exception as error:
+                log.warning("the %s mirror could not be opened: %s", name, error)
 
     def replay(self, history: Sequence[Line]) -> None:
         """Repeat the lines written by earlier sessions."""
@@ -129,19 +150,25 @@ class Mirrors:
             self.log(line)
 
     def log(self, line: Line) -> None:
-        """Mirror one line; a failure is logged and ends the mirroring, not the run."""
+        """Mirror one line; a failure is logged and ends that mirror, not the run."""
         self._guard("log", line)
 
+    def keep(self, *files: Path) -> None:
+        """Hand a finished run's files to the mirrors that take them, where `logger.artifacts` is on."""
+        if self._artifacts:
+            self._guard("keep", files)
+
     def close(self) -> None:
-        """Close the mirror; call it in `finally`."""
+        """Close the mirrors; call it in `finally`."""
         self._guard("close")
-        self._mirror = None
+        self._mirrors.clear()
 
     def _guard(self, method: str, *arguments: Any) -> None:
-        if self._mirror is None:
-            return
-        try:
-            getattr(self._mirror, method)(*arguments)
-        except Exception as error:  # whatever a mirror's library raises must not cost a training run
-            log.warning("the %s mirror stopped: %s", type(self._mirror).__name__, error)
-            self._mirror = None
+        for name, mirror in [*self._mirrors.items()]:
+            if not hasattr(mirror, method):
+                continue
+            try:
+                getattr(mirror, method)(*arguments)
+            except Exception as error:  # whatever a mirror's library raises must not cost a training run
+                log.warning("the %s mirror stopped: %s", type(mirror).__name__, error)
+                del self._mirrors[name]

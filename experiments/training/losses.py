@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from experiments.config.settings import Recipe
 
 
 class Loss(NamedTuple):
@@ -32,10 +35,15 @@ def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     return F.cross_entropy(logits.float(), targets, label_smoothing=0.0 if targets.ndim == 2 else smoothing)
 
 
-def _binary_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+def _binary_cross_entropy(
+    logits: Tensor, targets: Tensor, smoothing: float, *, threshold: float | None = None, classes_summed: bool = False
+) -> Tensor:
     if targets.ndim == 1:
         targets = smoothed(targets, logits.shape[1], smoothing)
-    return F.binary_cross_entropy_with_logits(logits.float(), targets)
+    if threshold is not None:
+        targets = (targets > threshold).float()
+    loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+    return loss * logits.shape[1] if classes_summed else loss
 
 
 def _entropy_of_one_class(classes: int) -> float:
@@ -45,5 +53,18 @@ def _entropy_of_one_class(classes: int) -> float:
 
 
 CROSS_ENTROPY = Loss(_cross_entropy, math.log)
-# "ResNet strikes back" (arXiv 2110.00476): each class a question of its own, the mean over images and classes
-BINARY_CROSS_ENTROPY = Loss(_binary_cross_entropy, _entropy_of_one_class)
+
+
+def cross_entropy(recipe: Recipe) -> Loss:
+    """The mean over images."""
+    return CROSS_ENTROPY
+
+
+def binary_cross_entropy(recipe: Recipe) -> Loss:
+    """Each class a question of its own ("ResNet strikes back", arXiv 2110.00476).
+
+    The mean over images and classes, or with `recipe.bce_sum` the sum over classes; with `recipe.bce_target_thresh` a
+    class is there (1) where its smoothed and mixed target is above, else not (0).
+    """
+    of = partial(_binary_cross_entropy, threshold=recipe.bce_target_thresh, classes_summed=recipe.bce_sum)
+    return Loss(of, lambda classes: _entropy_of_one_class(classes) * (classes if recipe.bce_sum else 1))

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 import torch
@@ -36,7 +37,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
 def adamw(groups: list[dict], recipe: Recipe, peak: float) -> Optimizer:
     """AdamW (arXiv 1711.05101), in its fused form."""
     first, second = recipe.betas
-    return _spared(torch.optim.AdamW)(groups, lr=peak, betas=(first, second), fused=True)
+    return _spared(torch.optim.AdamW)(groups, lr=peak, betas=(first, second), fused=True, **recipe.opt)
 
 
 def lamb(groups: list[dict], recipe: Recipe, peak: float) -> Optimizer:
@@ -51,12 +52,12 @@ def lamb(groups: list[dict], recipe: Recipe, peak: float) -> Optimizer:
         needed = ".".join(map(str, LAMB_SINCE))
         raise ConfigError(f"recipe.optimizer=lamb needs timm {needed} or newer, here is {timm.__version__}")
     first, second = recipe.betas
-    return _spared(Lamb)(groups, lr=peak, betas=(first, second), max_grad_norm=None)
+    return _spared(Lamb)(groups, lr=peak, betas=(first, second), max_grad_norm=None, **recipe.opt)
 
 
 def sgd(groups: list[dict], recipe: Recipe, peak: float) -> Optimizer:
     """SGD with momentum, in its fused form."""
-    optimizer = _spared(torch.optim.SGD)(groups, lr=peak, momentum=recipe.momentum, fused=True)
+    optimizer = _spared(torch.optim.SGD)(groups, lr=peak, momentum=recipe.momentum, fused=True, **recipe.opt)
     if recipe.momentum:
         # torch would create them uninitialised in the first step and, where the loss scaler skips it, go on with that.
         for parameter in (parameter for group in groups for parameter in group["params"]):
@@ -65,9 +66,29 @@ def sgd(groups: list[dict], recipe: Recipe, peak: float) -> Optimizer:
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, peak: float) -> Optimizer:
-    """The recipe's optimizer, where there is a fused form in that: it skips an overflowed fp16 step by itself."""
-    built: Optimizer = OPTIMIZERS[recipe.optimizer].load()(parameter_groups(model, recipe), recipe, peak)
+    """The recipe's optimizer, where there is a fused form in that: it skips an overflowed fp16 step by itself.
+
+    Raises:
+        ConfigError: it refuses a value of `recipe.opt`, or the installed version of its package lacks it.
+    """
+    make = OPTIMIZERS[recipe.optimizer].load()
+    if recipe.opt:
+        _try_out(make, recipe, peak)
+    built: Optimizer = make(parameter_groups(model, recipe), recipe, peak)
     return built
+
+
+def _try_out(make: Callable[..., Optimizer], recipe: Recipe, peak: float) -> None:
+    """Make a step on a small matrix: some optimizers look at their arguments only then."""
+    matrix = nn.Parameter(torch.ones(32, 32))
+    matrix.grad = torch.ones_like(matrix)
+    try:
+        make([{"params": [matrix], "weight_decay": recipe.weight_decay}], recipe, peak).step()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever another package raises for a value that it cannot use
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"recipe.opt={dict(recipe.opt)}: {recipe.optimizer} refuses this: {reason}") from None
 
 
 def _spared(kind: type[Kind]) -> type[Kind]:

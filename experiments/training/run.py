@@ -106,7 +106,9 @@ def _work(
     stack.enter_context(job.stop)
     # ---- resume
     history = resume(job)
-    mirrored = MirroredRun(run_dir.path, identity.run_id, identity.asked, settings.step, settings.study)
+    mirrored = MirroredRun(
+        run_dir.path, identity.run_id, identity.asked, settings.step, settings.study, settings.changes
+    )
     mirrors = Mirrors(settings.logger, mirrored, enabled=ranks.main)
     stack.callback(mirrors.close)
     mirrors.replay(history)
@@ -122,6 +124,7 @@ def _work(
         raise DivergedError(f"{broken}: {run_dir.path} is sealed as diverged; its last good checkpoint stays") from None
     # ---- seal
     result: dict[str, Any] = ranks.on_main(lambda: seal(job))
+    mirrors.keep(run_dir.weights, run_dir.result)
     return result
 
 

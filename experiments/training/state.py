@@ -4,7 +4,7 @@ Randomness comes from counters and the learning rate is a function of the step, 
 run's own record, one line per finished epoch.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from experiments.errors import StorageError
 from experiments.runtime.distributed import Ranks
+from experiments.training import optimizer_state
 from experiments.training.ema import Ema
 
 LAYOUT = ("epoch", "step", "loss_sum", "loss_count", "images", "train_seconds", "wall_seconds")
@@ -60,7 +61,7 @@ class TrainState:
 
     def tensors(self, ranks: Ranks) -> dict[str, Tensor]:
         """All tensors of the state; with several ranks also the others' running averages, as `rank<i>.<name>`."""
-        tensors = self.networks() | self._optimizer_tensors() | self._counts()
+        tensors = self.networks() | self._moments() | optimizer_state.counts(self.optimizer)
         if ranks.world_size > 1:
             for rank, averages in enumerate(ranks.gather(self.running_averages())):
                 tensors |= {f"rank{rank}.{name}": tensor for name, tensor in averages.items()}
@@ -68,15 +69,15 @@ class TrainState:
 
     def record(self, ranks: Ranks) -> dict[str, Any]:
         """The rest of the state, as JSON can hold it."""
-        return {"counters": asdict(self.counters), "scaler": self.scaler.state_dict(), "ranks": ranks.world_size}
+        kept = optimizer_state.plain(self.optimizer, self._parameters())
+        rest = {"counters": asdict(self.counters), "scaler": self.scaler.state_dict(), "ranks": ranks.world_size}
+        return rest | ({"optimizer": kept} if kept else {})
 
     def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any], ranks: Ranks) -> None:
         """Put a saved state back, bit for bit. Raises StorageError when it is not the state of such a run."""
         averages = {name: tensor for name, tensor in tensors.items() if name.startswith("rank")}
-        moments = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
-        counts = {name: tensor for name, tensor in tensors.items() if name.startswith("groups.")}
-        apart = averages | moments | counts
-        saved = {name: tensor for name, tensor in tensors.items() if name not in apart}
+        kept = {name: tensor for name, tensor in tensors.items() if name.startswith(("optimizer.", "groups."))}
+        saved = {name: tensor for name, tensor in tensors.items() if name not in averages | kept}
         live = self.networks()
         _check_shapes(live, saved)
         for name, tensor in live.items():
@@ -84,61 +85,32 @@ class TrainState:
         for name, tensor in self.running_averages().items():
             if averages:
                 tensor.copy_(_average_for(name, averages, record["ranks"], ranks))
-        self._restore_optimizer(moments, counts)
+        optimizer_state.restore(self.optimizer, self._parameters(), kept, record.get("optimizer", {}))
         self.scaler.load_state_dict(record["scaler"])
         self.counters = Counters(**{name: record["counters"][name] for name in LAYOUT})
 
     def finite(self) -> bool:
         """Whether every number of this rank's state is finite; waits for the device."""
-        state = [*self.networks().values(), *self._optimizer_tensors().values()]
+        state = [*self.networks().values(), *self._moments().values()]
         tensors = [tensor for tensor in state if tensor.is_floating_point() and tensor.numel()]
+        tensors = [tensor for tensor in tensors if tensor.device == state[0].device]  # on the host are counts
         if bool(torch.stack(torch._foreach_norm(tensors)).isfinite().all()):
             return True
         return all(bool(tensor.isfinite().all()) for tensor in tensors)  # a norm may overflow over finite numbers
 
-    def _parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        return {
-            f"optimizer.{name}.{key}": value
-            for name, parameter in self._parameters()
-            for key, value in self.optimizer.state.get(parameter, {}).items()
-            if isinstance(value, Tensor)
-        }
-
-    def _counts(self) -> dict[str, Tensor]:
-        """What an optimizer keeps per group of parameters: LAMB its steps, on the host."""
-        return {
-            f"groups.{index}.{key}": value
-            for index, group in enumerate(self.optimizer.param_groups)
-            for key, value in group.items()
-            if isinstance(value, Tensor)
-        }
-
-    def _restore_optimizer(self, moments: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> None:
-        """Moments take the layout of their parameter in memory, as the optimizer itself would have created them."""
-        keys = {name.rsplit(".", 1)[1] for name in moments}
-        expected = {f"optimizer.{name}.{key}" for name, _ in self._parameters() for key in keys}
-        if expected != set(moments):
-            raise StorageError(f"checkpoint lacks or adds optimizer state: {_few(expected ^ set(moments))}")
-        for name, parameter in self._parameters():
-            for key in sorted(keys):
-                value = moments[f"optimizer.{name}.{key}"]
-                like = torch.empty_like(parameter) if value.shape == parameter.shape else value.to(parameter.device)
-                self.optimizer.state[parameter][key] = like.detach().copy_(value)
-        groups = {f"groups.{index}": group for index, group in enumerate(self.optimizer.param_groups)}
-        for name, value in counts.items():
-            place, key = name.rsplit(".", 1)
-            groups[place][key] = value.clone()
+    def _moments(self) -> dict[str, Tensor]:
+        return optimizer_state.moments(self.optimizer, self._parameters())
 
 
 def _check_shapes(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     if live.keys() != saved.keys():
-        raise StorageError(f"checkpoint lacks or adds tensors: {_few(live.keys() ^ saved.keys())}")
+        raise StorageError(f"checkpoint lacks or adds tensors: {optimizer_state.few(live.keys() ^ saved.keys())}")
     wrong = [name for name, tensor in live.items() if tensor.shape != saved[name].shape]
     if wrong:
-        raise StorageError(f"checkpoint holds tensors of another shape: {_few(wrong)}")
+        raise StorageError(f"checkpoint holds tensors of another shape: {optimizer_state.few(wrong)}")
 
 
 def _average_for(name: str, averages: Mapping[str, Tensor], saved_ranks: int, ranks: Ranks) -> Tensor:
@@ -146,8 +118,3 @@ def _average_for(name: str, averages: Mapping[str, Tensor], saved_ranks: int, ra
     if saved_ranks == ranks.world_size:
         return averages[f"rank{ranks.rank}.{name}"]
     return torch.stack([averages[f"rank{rank}.{name}"] for rank in range(saved_ranks)]).mean(0)
-
-
-def _few(names: Iterable[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from experiments.config.settings import Data, Recipe
-from experiments.data.augment import trivialaugment
+from experiments.data.augment import autoaugment, trivialaugment
 from experiments.data.augment.crops import erasing_boxes
 from experiments.data.augment.operations import augment
-from experiments.data.augment.randaugment import draw, parse_policy
+from experiments.data.augment.randaugment import Draws, draw, parse_policy
 from experiments.data.augment.resample import to_device
 from experiments.randomness import derive, uniforms
 
@@ -20,31 +20,37 @@ CACHED = 2**19  # values that a CPU normalises at once, 2 MiB: what lies between
 
 
 class Augmenter:
-    """RandAugment and TrivialAugment of one run, in this order, on whatever device the images are.
+    """AutoAugment, RandAugment and TrivialAugment of one run, in this order, on whatever device the images are.
 
     What becomes of an image is a function of (seed, epoch, sample).
     """
 
     def __init__(self, data: Data, recipe: Recipe, seed: int) -> None:
         self.seed, self.channels, self.interpolation = seed, data.channels, recipe.interpolation
+        self.auto = autoaugment.parse_policy(recipe.auto_augment) if recipe.auto_augment else None
         self.policy = parse_policy(recipe.randaugment) if recipe.randaugment else None
         self.trivial = recipe.trivial_augment
-        # what geometric operations show outside the image: the mean colour in RandAugment, as timm has it, and black
-        # in TrivialAugment, as torchvision has it
+        # what geometric operations show outside the image: the mean colour in AutoAugment and RandAugment, as timm has
+        # it, and black in TrivialAugment, as torchvision has it
         self.fill = tuple(min(255, round(255 * value)) for value in data.mean)
 
     def __call__(self, images: Tensor, epoch: int, samples: np.ndarray) -> Tensor:
         """Augment uint8 (B, C, S, S), perhaps in place; C may be 1 in a grey set that is shown in colour."""
         keys = (self.seed, epoch)
+        if self.auto is not None:
+            images = self._augment(images, autoaugment.draw(self.auto, keys, samples))
         if self.policy is not None:
-            if images.shape[1] < self.channels and len(set(self.fill)) > 1:
-                images = images.expand(-1, self.channels, -1, -1)
-            draws = draw(self.policy, keys, samples)
-            images = augment(images.contiguous(), draws, self.interpolation, self.fill)
+            images = self._augment(images, draw(self.policy, keys, samples))
         if self.trivial:
             draws = trivialaugment.draw(keys, samples, images.shape[3])
             images = augment(images.contiguous(), draws, self.interpolation, (0,) * self.channels)
         return images
+
+    def _augment(self, images: Tensor, draws: Draws) -> Tensor:
+        """Apply the draws on the mean colour."""
+        if images.shape[1] < self.channels and len(set(self.fill)) > 1:
+            images = images.expand(-1, self.channels, -1, -1)
+        return augment(images.contiguous(), draws, self.interpolation, self.fill)
 
 
 class Normaliser:

@@ -87,11 +87,11 @@ def draw(policy: Policy, keys: tuple[int, int], samples: np.ndarray) -> Draws:
     argument = np.zeros_like(level)
     for number, name in enumerate(OPERATIONS):
         here = operation == number
-        argument[here] = _argument(name, policy.increasing, level[here], sign[here])
+        argument[here] = argument_of(name, policy.increasing, level[here], sign[here])
     return Draws(np.where(u[..., 1] < policy.probability, operation, -1), argument)
 
 
-def _argument(name: str, increasing: bool, level: np.ndarray, sign: np.ndarray) -> np.ndarray:
+def argument_of(name: str, increasing: bool, level: np.ndarray, sign: np.ndarray) -> np.ndarray:
     """The operation's argument for a level in 0..1 (above 1 where mmax allows it), as timm maps it."""
     if name in ("rotate", "shear_x", "shear_y", "translate_x", "translate_y"):
         largest = {"rotate": 30.0, "shear_x": 0.3, "shear_y": 0.3}.get(name, 0.45)

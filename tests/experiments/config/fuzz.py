@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from experiments.config.fields import Choice, Each, Pattern, Range, is_optional, is_resolved, rule_of, without_none
+from experiments.config.fields import (
+    Choice,
+    Each,
+    Options,
+    Pattern,
+    Range,
+    is_optional,
+    is_resolved,
+    rule_of,
+    without_none,
+)
 from experiments.config.settings import Settings
 from experiments.config.techniques import TECHNIQUES
 from roadmap.files import CONF
@@ -58,10 +68,14 @@ TOP = {
     "data.download": ["false", "false"],
     "data.reader": ["digits", "synthetic", "tape"],
     "device": ["cpu", "cpu", "tpu"],
+    "logger.mirrors": ["{wandb:true}", "{tensorboard:true,wandb:false}", "{mail:true}"],
 }
 # What a key needs beside it to have an effect or to be possible.
 PARTNERS = {
     "recipe.momentum": ["recipe.optimizer=sgd"],
+    "recipe.bce_sum": ["recipe.loss=bce"],
+    "recipe.bce_target_thresh": ["recipe.loss=bce"],
+    "recipe.opt": ["recipe.optimizer=nadamw"],
     "recipe.ema_every": ["recipe.ema=0.9"],
     "recipe.decay_every": ["recipe.schedule=steps"],
     "recipe.decay_factor": ["recipe.schedule=steps"],
@@ -93,6 +107,8 @@ def _values(rule: Any, kind: Any) -> list[str]:
         return [*rule.examples, *rule.examples, "no/such name"]
     if isinstance(rule, Each):
         return ["[0.2,0.9]", "[0.5,0.99]", "[0.5]"]
+    if isinstance(rule, Options):
+        return ["{}", "{eps:0.001}", "{caution:true,eps:0.002}", "{nesterov:true}", "{momentum:0.5}"]
     if isinstance(rule, Range):
         return _numbers(rule, kind is int)
     if kind is bool:

@@ -77,6 +77,8 @@ def test_a_bare_run_is_the_baseline_with_the_enhanced_recipe() -> None:
 OFF = {
     "ema_every": 1,
     "loss": "cross_entropy",
+    "opt": {},
+    "auto_augment": None,
     "trivial_augment": False,
     "dropout": 0,
     "repeats": 1,
@@ -152,7 +154,7 @@ def test_recipes_are_the_published_ones(recipe: str) -> None:
     composed = settings(f"recipe={recipe}", "budget=paper", "data=imagenet", "data.root=/data/imagenet")
     found = dataclasses.asdict(composed.recipe)
     assert {key: found[key] for key in table} == table
-    idle = {"decay_every", "decay_factor", "crop_pad", "mixup_switch"}
+    idle = {"decay_every", "decay_factor", "crop_pad", "mixup_switch", "bce_sum", "bce_target_thresh"}
     assert set(found) - set(table) <= not_published | idle  # a new key needs a published value here
     assert dataclasses.asdict(composed.batch) == batch
     assert composed.lr == pytest.approx(rate, rel=1e-12)
@@ -310,6 +312,7 @@ TYPED = {  # those that no recipe file of ours switches on
     "ema": ("recipe.ema=0.99",),
     "clip_grad": ("recipe.clip_grad=1",),
     "bce": ("recipe.loss=bce",),
+    "auto_augment": ("recipe.auto_augment=original",),
     "trivial_augment": ("recipe.trivial_augment=true",),
     "repeats": ("recipe.repeats=4",),
     "fixres": ("recipe.train_scale=0.8",),
@@ -380,6 +383,11 @@ def test_run_id_covers_what_changes_the_result_and_nothing_else() -> None:
         "recipe.mixup=0.1",
         "recipe.optimizer=lamb",
         "recipe.loss=bce",
+        "recipe.optimizer=lion",
+        "recipe.opt={eps:1e-6}",
+        "recipe.opt={amsgrad:true}",
+        "recipe.auto_augment=v0",
+        "recipe.auto_augment=v0-mstd0.5",
         "recipe.trivial_augment=true",
         "recipe.repeats=4",
         "recipe.train_scale=0.75",

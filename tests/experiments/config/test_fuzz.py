@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import yaml
 
 from experiments.config.compose import settings_from
 from experiments.config.schema import compose
@@ -31,6 +32,8 @@ def same(found: Any, typed: str) -> bool:
         return [str(item) for item in found] == typed.strip("[]").split(",") or [float(item) for item in found] == [
             float(item) for item in typed.strip("[]").split(",")
         ]
+    if isinstance(found, dict):
+        return found.items() >= yaml.safe_load(typed.replace(":", ": ")).items()
     if isinstance(found, bool) or found is None:
         return str(found).lower() == typed.replace("null", "none")
     if isinstance(found, int | float):

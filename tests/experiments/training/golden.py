@@ -42,6 +42,12 @@ RUNS = {
         *("recipe.randaugment=null", "recipe.trivial_augment=true", "recipe.repeats=2", "recipe.train_scale=0.75"),
         *("recipe.ema=0.9", "recipe.ema_every=3", "recipe.dropout=0.2"),
     ),
+    "adapted": (  # what timm's names choose
+        *("+step=separate_downsampling", "recipe.layer_scale=0.5", "recipe.weight_decay=0.5"),
+        *("recipe.optimizer=nadamw", "recipe.opt={eps:1e-3}", "recipe.randaugment=null"),
+        *("recipe.auto_augment=original-mstd0.5", "recipe.loss=bce"),
+        *("recipe.bce_sum=true", "recipe.bce_target_thresh=0.2"),
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from experiments.errors import ConfigError
 from experiments.runtime.device import pick_device
 from experiments.runtime.distributed import Rendezvous, find_rendezvous, first_host
 from experiments.training.batches import BatchLayout
-from experiments.training.losses import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, Loss
+from experiments.training.losses import CROSS_ENTROPY, Loss, binary_cross_entropy
 from experiments.training.mixing import Mixing
 from experiments.training.progress import Reporter
 from experiments.training.summary import chance_warning
@@ -92,7 +92,9 @@ def test_unavailable_devices_are_refused() -> None:
         ((0.9, 1.0), (1.0, 1.1), 200, "ln", False),
     ],
 )
-@pytest.mark.parametrize(("kind", "guess"), [(CROSS_ENTROPY, math.log(10)), (BINARY_CROSS_ENTROPY, 0.32508)])
+@pytest.mark.parametrize(
+    ("kind", "guess"), [(CROSS_ENTROPY, math.log(10)), (binary_cross_entropy(Recipe(loss="bce")), 0.32508)]
+)
 def test_chance_level_is_flagged(
     train: tuple[float, ...], loss: tuple[float, ...], steps: int, norm: str, flagged: bool, kind: Loss, guess: float
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy
-from timm.optim import Lamb, param_groups_weight_decay
+from timm.optim import Lamb, NAdamW, param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -56,7 +56,8 @@ def _plain_loop(settings: Settings, data: DataSource) -> Iterator[dict[str, floa
     model = build_in_fp64(settings.design, num_classes=data.num_classes, in_chans=data.in_chans)
     average = ModelEmaV3(model, decay=recipe.ema) if recipe.ema else None
     optimizer = _optimizer(model, settings)
-    loss_of = BinaryCrossEntropy(recipe.label_smoothing) if recipe.loss == "bce" else cross_entropy
+    ways = {"target_threshold": recipe.bce_target_thresh, "sum_classes": recipe.bce_sum}
+    loss_of = BinaryCrossEntropy(recipe.label_smoothing, **ways) if recipe.loss == "bce" else cross_entropy
     mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=data.num_classes)
     for epoch in range(recipe.epochs):
         losses = []
@@ -98,6 +99,8 @@ def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     groups = param_groups_weight_decay(model, recipe.weight_decay)
     if recipe.optimizer == "lamb":
         return Lamb(groups, betas=recipe.betas, max_grad_norm=None)
+    if recipe.optimizer == "nadamw":
+        return NAdamW(groups, betas=recipe.betas, **recipe.opt)
     return torch.optim.AdamW(groups, betas=recipe.betas)
 
 
@@ -140,6 +143,11 @@ def test_a_technique_that_is_ignored_shows(technique: str, tmp_path: Path) -> No
         ("original", "recipe.decay_factor=0.2"),
         ("later", "recipe.optimizer=adamw"),
         ("later", "recipe.betas=[0.9,0.99]"),
+        ("adapted", "recipe.optimizer=adamw"),
+        ("adapted", "recipe.opt={eps:1e-8}"),
+        ("adapted", "recipe.auto_augment=original"),
+        ("adapted", "recipe.bce_sum=false"),
+        ("adapted", "recipe.bce_target_thresh=null"),
         ("later", "recipe.repeats=4"),
         ("later", "recipe.ema_every=4"),
     ],

@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,13 @@ import pytest
 import torch
 
 from experiments.__main__ import main
-from experiments.config.settings import Settings
-from experiments.errors import InterruptedRun, MissingExtraError
+from experiments.config.settings import Logger, Settings
+from experiments.errors import ConfigError, InterruptedRun, MissingExtraError
 from experiments.store.checkpoint import load_weights, save_weights
 from experiments.store.run_dir import RunDir
 from experiments.training import run as engine
-from tests.experiments.training.runs import lines, only_run, settings_of, stopping
-from tests.experiments.training.wandb_files import wandb_history
+from tests.experiments.training.runs import command, launch, lines, only_run, settings_of, stopping
+from tests.experiments.training.wandb_files import wandb_artifacts, wandb_history
 
 
 def test_wandb_offline_history_equals_the_metrics_after_interruptions(
@@ -70,6 +73,131 @@ def test_a_missing_or_failing_mirror_is_one_line_or_a_warning(
     engine.run(settings_of(tmp_path / "failing", "logger=wandb"))
     assert "no route to host" in caplog.text
     assert RunDir(only_run(tmp_path / "failing")).state() == "finished"
+
+
+def test_several_mirrors_at_once_and_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """wandb cannot be opened in one run and breaks in another; TensorBoard has all lines in both."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from experiments.training import loggers
+
+    class Failing:
+        def __init__(self, *arguments: Any) -> None:
+            self.lines = 0
+            if closed:
+                raise RuntimeError("the service is away")
+
+        def log(self, line: dict[str, Any]) -> None:
+            self.lines += 1
+            if self.lines == 2:
+                raise OSError("no route to host")
+
+        def close(self) -> None:
+            raise AssertionError("a mirror that stopped is left alone")
+
+    monkeypatch.setattr(loggers, "WandbMirror", Failing)
+    for closed, words in ((True, "wandb mirror could not be opened: the service is away"), (False, "no route to host")):
+        engine.run(settings_of(tmp_path / str(closed), "logger=[wandb,tensorboard]"))
+        run = only_run(tmp_path / str(closed))
+        assert words in caplog.text
+        events = EventAccumulator(str(run / "tensorboard")).Reload()
+        assert [event.step for event in events.Scalars("top1")] == [line["step"] for line in lines(run)]
+
+
+def test_a_missing_package_closes_the_mirrors_that_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments.training import loggers
+
+    closed: list[str] = []
+
+    class Open:
+        def __init__(self, *arguments: Any) -> None:
+            pass
+
+        def close(self) -> None:
+            closed.append("wandb")
+
+    monkeypatch.setattr(loggers, "WandbMirror", Open)
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(MissingExtraError, match="pip install trackio"):
+        engine.run(settings_of(tmp_path, "logger=[wandb,trackio]"))
+    assert closed == ["wandb"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "chosen"),
+    [
+        (("logger=local",), ()),
+        (("logger=wandb",), ("wandb",)),
+        (("logger=[wandb,tensorboard]",), ("wandb", "tensorboard")),
+        (("logger=[tensorboard,wandb]",), ("wandb", "tensorboard")),
+        (("logger=[wandb,local]",), ("wandb",)),
+        (("logger=[wandb,tensorboard]", "logger.mirrors={wandb:false}"), ("tensorboard",)),
+    ],
+)
+def test_which_mirrors_are_open(tmp_path: Path, typed: tuple[str, ...], chosen: tuple[str, ...]) -> None:
+    assert settings_of(tmp_path, *typed).logger.chosen == chosen
+
+
+def test_a_logger_that_is_known_by_its_name_alone() -> None:
+    """Settings of studies that were frozen before there could be several, and files of one's own."""
+    assert Logger(name="wandb").chosen == ("wandb",)
+    assert Logger(name="local").chosen == ()
+
+
+@pytest.mark.parametrize(
+    ("mirrors", "words"),
+    [({"mail": True}, "logger.mirrors=mail is not one of: local, wandb"), ({"wandb": 1}, "true or")],
+)
+def test_mirrors_that_do_not_exist_are_refused(mirrors: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Logger(mirrors=mirrors)
+
+
+def test_wandb_gets_tags_and_the_final_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline: the record names the weights where they lie, so that a sync can upload them."""
+    wandb = pytest.importorskip("wandb")
+    init, asked = wandb.init, {}
+    monkeypatch.setattr(wandb, "init", lambda **options: (asked.update(options), init(**options))[1])
+    engine.run(settings_of(tmp_path, "logger=wandb", "logger.artifacts=true", step="kernel_7"))
+    run = only_run(tmp_path)
+    assert "kernel_7" in asked["tags"] and "gelu" not in asked["tags"]
+    (artifact,) = wandb_artifacts(run)
+    assert artifact == {"last.safetensors": run / "last.safetensors", "result.json": run / "result.json"}
+
+
+def test_trackio_holds_the_metrics_of_the_last_session(tmp_path: Path) -> None:
+    """In a process of its own, since trackio takes the place of its data base when it is imported."""
+    pytest.importorskip("trackio")
+    arguments = ("logger=[trackio,tensorboard]", "logger.artifacts=true", "recipe.epochs=3")
+    elsewhere = {"TRACKIO_SPACE_ID": "somebody/else", "TRACKIO_DIR": ""}
+    for _ in range(2):  # the second session starts it over
+        done = launch(command(tmp_path, *arguments, "rerun=true"), **elsewhere)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert not [line for line in done.stdout.splitlines() if line.startswith("*")]  # trackio's hints
+    (run,) = (path.parent for path in tmp_path.glob("*/result.json"))
+    code = """
+import json, trackio
+from trackio.sqlite_storage import SQLiteStorage
+(found,) = trackio.Api().runs("convnext-roadmap")
+history = SQLiteStorage.get_logs("convnext-roadmap", found.name)
+print(json.dumps([found.name, found.config["run_id"], found.config["changes"], history]))
+"""
+    environ = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    name, run_id, changes, history = json.loads(done.stdout.splitlines()[-1])
+    assert (name, run_id) == (run.name, json.loads((run / "result.json").read_text())["run_id"])
+    assert "kernel_7" in changes
+    for row, line in zip(history, lines(run), strict=True):
+        assert row["step"] == line["step"]
+        assert {key: row[key] for key in ("train_loss", "top1", "loss")} == {
+            key: line[key] for key in ("train_loss", "top1", "loss")
+        }
+    stored = [path for path in (tmp_path / "trackio").rglob("*") if path.is_file()]
+    weights = (run / "last.safetensors").read_bytes()
+    assert any(path.stat().st_size == len(weights) and path.read_bytes() == weights for path in stored)
 
 
 # ---- `python -m experiments evaluate`

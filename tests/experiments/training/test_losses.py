@@ -5,11 +5,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from experiments.config.settings import Recipe
 from experiments.randomness import derive
-from experiments.training.losses import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, Loss
+from experiments.training.losses import CROSS_ENTROPY, Loss, binary_cross_entropy
 from experiments.training.mixing import Mixing
 
 pytestmark = pytest.mark.numeric
+
+BINARY_CROSS_ENTROPY = binary_cross_entropy(Recipe(loss="bce"))
+SUMMED = binary_cross_entropy(Recipe(loss="bce", bce_sum=True))
 
 
 def test_loss_is_plain_or_smoothed_or_soft() -> None:
@@ -43,7 +47,20 @@ def test_losses_equal_timm(ours: Loss, name: str, mixup: float, cutmix: float, s
     assert ours.of(logits, goal, smoothing).item() == pytest.approx(reference(logits, theirs).item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("loss", [CROSS_ENTROPY, BINARY_CROSS_ENTROPY])
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.2, 0.6])
+@pytest.mark.parametrize("summed", [False, True])
+def test_the_ways_of_bce_equal_timms(summed: bool, threshold: float | None) -> None:
+    from timm.loss import BinaryCrossEntropy
+
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(6, 7, generator=generator), torch.randint(7, (6,), generator=generator)
+    ours = binary_cross_entropy(Recipe(loss="bce", bce_sum=summed, bce_target_thresh=threshold))
+    for smoothing, goal in ((0.0, labels), (0.1, labels), (0.1, Mixing(0.8, 0.0, 0.5, 0.1, 7)._targets(labels, 0.7))):
+        theirs = BinaryCrossEntropy(smoothing, target_threshold=threshold, sum_classes=summed)
+        assert ours.of(logits, goal, smoothing).item() == pytest.approx(theirs(logits, goal).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [CROSS_ENTROPY, BINARY_CROSS_ENTROPY, SUMMED])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_no_single_answer_to_all_classes_costs_less_than_guessing(loss: Loss, smoothing: float) -> None:
     answer = torch.zeros(6, dtype=torch.float64, requires_grad=True)

@@ -13,9 +13,10 @@ from roadmap.design import INITS
 from tests.experiments.training.runs import lines, only_run, settings_of
 from tests.roadmap.designs import all_pairs, covering_array, name_of, pairs_of
 
+OURS = [name for name, entry in OPTIMIZERS.items() if entry.home != "experiments.training.timm_optim:build"]
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "optimizer": tuple(OPTIMIZERS),
-    "loss": tuple(LOSSES),
+    "optimizer": (*OURS, "muon", "lion recipe.opt={caution:true}"),  # two for timm's, which one function makes
+    "loss": (*LOSSES, "bce recipe.bce_sum=true recipe.bce_target_thresh=0.2"),
     "schedule": tuple(SCHEDULES),
     "crop": tuple(CROPS),
     "init": INITS,
@@ -27,6 +28,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "mixup": (0.0, 0.8),
     "cutmix": (0.0, 1.0),
     "randaugment": ("null", "rand-m9-mstd0.5-inc1"),
+    "auto_augment": ("null", "original-mstd0.5"),
     "trivial_augment": ("false", "true"),
     "erasing": (0.0, 0.25),
     "flip": (0.0, 0.5),

@@ -155,8 +155,9 @@ def test_a_batch_that_does_not_divide_over_the_ranks_is_one_line(tmp_path: Path)
     assert "16 or 32" in said[0]
 
 
-@pytest.mark.parametrize("logger", ["wandb", "tensorboard"])  # beside the local record
+@pytest.mark.parametrize("logger", ["wandb", "tensorboard", "trackio"])  # beside the local record
 def test_no_secret_or_environment_variable_is_written(tmp_path: Path, logger: str) -> None:
+    pytest.importorskip(logger)
     canaries = {
         "WANDB_API_KEY": "0123456789abcdef0123456789abcdefca4a41e1",
         "AWS_SECRET_ACCESS_KEY": "canary-two-of-four",

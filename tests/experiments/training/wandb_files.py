@@ -23,17 +23,30 @@ def _records(file: Path) -> Iterator[bytes]:
             record = b""
 
 
-def wandb_history(folder: Path) -> list[dict[str, Any]]:
-    """The history in the offline parts of a W&B run, in the order in which a sync would send it."""
+def _messages(folder: Path) -> Iterator[Any]:
+    """What the offline parts of a W&B run hold, in the order in which a sync would send it."""
     from wandb.proto import wandb_internal_pb2
 
-    history = []
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         for data in _records(file):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
-            if record.HasField("history"):
-                items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-                values = {key: value for key, value in items.items() if not key.startswith("_")}
-                history.append({"step": record.history.step.num, **values})
+            yield record
+
+
+def wandb_history(folder: Path) -> list[dict[str, Any]]:
+    """The history in the offline parts of a W&B run."""
+    history = []
+    for record in _messages(folder):
+        if record.HasField("history"):
+            items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+            values = {key: value for key, value in items.items() if not key.startswith("_")}
+            history.append({"step": record.history.step.num, **values})
     return history
+
+
+def wandb_artifacts(folder: Path) -> list[dict[str, Path]]:
+    """The artifacts of a W&B run: name of each file -> where it is read from."""
+    found = [record.request.log_artifact.artifact for record in _messages(folder) if record.HasField("request")]
+    found += [record.artifact for record in _messages(folder) if record.HasField("artifact")]
+    return [{item.path: Path(item.local_path) for item in one.manifest.contents} for one in found if one.name]
