@@ -23,6 +23,7 @@ from experiments.config.settings import Settings
 from experiments.errors import ConfigError, MissingExtraError
 from roadmap.design import Design
 from roadmap.files import CONF
+from roadmap.program import train_command
 from roadmap.steps import roadmap_named
 
 # Keys with another type or default in the config than once resolved.
@@ -87,9 +88,10 @@ def _roadmap() -> Any:
 
 
 def _study() -> Any:
-    """A sweep: `list` and `params` name a generated list of runs; `file` and `run` lead a job to its settings."""
+    """What a study sweeps over, and its generated `list` with `params`; `file` and `run` lead a job to its settings."""
     values = [(key, str | None, field(default=None)) for key in ("name", "list", "file", "run")]
-    return make_dataclass("Study", [*values, ("params", dict[str, Any], field(default_factory=dict))])
+    values += [(key, dict[str, Any], field(default_factory=dict)) for key in ("sweep", "params")]
+    return make_dataclass("Study", values)
 
 
 def config_schema() -> Any:
@@ -133,7 +135,7 @@ def unknown_key(key: str) -> ConfigError:
     by_leaf = {known.rpartition(".")[2]: known for known in reversed(keys)}
     near = get_close_matches(key, keys, n=1, cutoff=0.75)
     near = near or [by_leaf[leaf] for leaf in get_close_matches(key.rpartition(".")[2], by_leaf, n=1, cutoff=0.75)]
-    hint = f"did you mean {near[0]}?" if near else "python run.py --cfg job lists all"
+    hint = f"did you mean {near[0]}?" if near else f"{train_command()} --cfg job lists all"
     return ConfigError(f"{key} is not a key of the configuration: {hint}")
 
 
@@ -142,7 +144,7 @@ def register() -> None:
     """Make known to Hydra what conf/config.yaml names: the schema, and the sweeper that runs studies."""
     store = ConfigStore.instance()
     store.store(name="schema", node=config_schema())
-    sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
+    sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper"}
     store.store(group="hydra/sweeper", name="study", node=sweeper)
     OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)
     OmegaConf.register_new_resolver("steps", _steps, replace=True)
@@ -181,7 +183,9 @@ def refusals() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         for launcher, extra in LAUNCHERS.items():
             if f"hydra/launcher/{launcher}" in str(error):
-                raise MissingExtraError(f"launcher={extra} is not installed: pip install -e '.[{extra}]'") from None
+                raise MissingExtraError(
+                    f"launcher={extra} is not installed: pip install 'convnext-roadmap[{extra}]', in a checkout '.[{extra}]'"
+                ) from None
         absent = re.search(r"Could not override '([^']+)'", str(error))
         if absent and "Key '" in f"{error} {error.__cause__}":
             raise unknown_key(absent[1]) from None

@@ -99,7 +99,12 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of this code and whether tracked files differ from it; nulls outside a repository."""
+    """Commit of this code and whether tracked files differ from it; nulls outside a checkout.
+
+    An installed package may lie in an environment inside a repository that has nothing to do with it.
+    """
+    if INSTALLED:
+        return {"commit": None, "dirty": None}
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
