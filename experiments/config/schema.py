@@ -89,7 +89,7 @@ def _roadmap() -> Any:
 
 def _study() -> Any:
     """What a study sweeps over, and its generated `list` with `params`; `file` and `run` lead a job to its settings."""
-    values = [(key, str | None, field(default=None)) for key in ("name", "list", "file", "run")]
+    values: list[Any] = [(key, str | None, field(default=None)) for key in ("name", "list", "file", "run")]
     values += [(key, dict[str, Any], field(default_factory=dict)) for key in ("sweep", "params")]
     return make_dataclass("Study", values)
 
@@ -183,9 +183,8 @@ def refusals() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         for launcher, extra in LAUNCHERS.items():
             if f"hydra/launcher/{launcher}" in str(error):
-                raise MissingExtraError(
-                    f"launcher={extra} is not installed: pip install 'convnext-roadmap[{extra}]', in a checkout '.[{extra}]'"
-                ) from None
+                what = f"'convnext-roadmap[{extra}]' (in a checkout '.[{extra}]')"
+                raise MissingExtraError(f"launcher={extra} is not installed: pip install {what}") from None
         absent = re.search(r"Could not override '([^']+)'", str(error))
         if absent and "Key '" in f"{error} {error.__cause__}":
             raise unknown_key(absent[1]) from None

@@ -13,6 +13,7 @@ from experiments.store.run_dir import public
 from experiments.training.job import Job
 from experiments.training.losses import Loss
 from roadmap import Design, complexity_of
+from roadmap.files import INSTALLED
 from roadmap.regimes import stem_stride_in
 
 PACKAGES = ("convnext-roadmap", "torch", "torchvision", "timm", "numpy", "safetensors")
