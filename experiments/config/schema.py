@@ -144,7 +144,7 @@ def register() -> None:
     """Make known to Hydra what conf/config.yaml names: the schema, and the sweeper that runs studies."""
     store = ConfigStore.instance()
     store.store(name="schema", node=config_schema())
-    sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper"}
+    sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
     store.store(group="hydra/sweeper", name="study", node=sweeper)
     OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)
     OmegaConf.register_new_resolver("steps", _steps, replace=True)

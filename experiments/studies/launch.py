@@ -104,6 +104,8 @@ class Asked(NamedTuple):
             several = ("study",) if config.study.name is None else ("study", "roadmap")
             if item.key_or_group in several and item.is_sweep_override():
                 raise ConfigError(f"{item.input_line}: one at a time; start one study after the other")
+        if config.hydra.sweeper.params:
+            raise ConfigError("hydra.sweeper.params: a study's sweep stands under study.sweep, without hydra.mode")
         study: Any = OmegaConf.to_container(config.study, resolve=True)
         return cls(config, arguments, expand(arguments, study, roadmap_named(config.roadmap.name)))
 

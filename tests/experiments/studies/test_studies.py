@@ -140,6 +140,46 @@ def test_recorded_studies_are_found_by_the_commands_that_froze_them(path: Path) 
     assert frozen.study_path(name, jobs_of(name, *common), RECORDS) == path
 
 
+OLD = """\
+# @package _global_
+study: {name: old}
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params: {seed: "0,1"}
+"""
+OWN = """\
+# @package _global_
+study:
+  name: mine
+  sweep: {seed: "0,1", +step: gelu}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of one's own with two studies, one of them as studies were written for Hydra's sweeper."""
+    (tmp_path / "mine" / "study").mkdir(parents=True)
+    for name, text in (("old", OLD), ("mine", OWN)):
+        (tmp_path / "mine" / "study" / f"{name}.yaml").write_text(text)
+    monkeypatch.setenv("ROADMAP_PATH", str(tmp_path / "mine"))
+    return tmp_path / "mine"
+
+
+def test_a_study_of_ones_own_needs_no_multirun(call: Callable[..., Outcome], mine: Path) -> None:
+    code, err = call("+study=mine", *SMALL)
+    assert code == 0
+    assert "2 of 2 runs finished" in err
+    assert "start them with +study=NAME or -m" in call("--run", "+study=mine", *SMALL)[1]
+
+
+def test_a_study_as_hydras_sweeper_had_it_is_refused(call: Callable[..., Outcome], mine: Path) -> None:
+    """Hydra 1.4 refuses it by itself: a group cannot set hydra.mode."""
+    code, err = call("+study=old", *SMALL)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "study.sweep" in err or "hydra.mode" in err
+
+
 # --- the frozen plan
 
 
