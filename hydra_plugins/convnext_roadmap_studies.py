@@ -27,7 +27,7 @@ class StudySweeper(Sweeper):
     """Freezes the list of runs that a command asks for, then hands those that are left to the chosen launcher."""
 
     def __init__(self, params: Any = None) -> None:
-        """`params` is where a study's sweep stood once: `experiments.studies.launch` refuses it with the way to say it."""
+        """Hydra's sweepers take `params`; `experiments.studies.launch` refuses them and says where they stand."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Remember what Hydra composed for the command itself."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import field, make_dataclass
@@ -146,8 +147,11 @@ def register() -> None:
     store.store(name="schema", node=config_schema())
     sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
     store.store(group="hydra/sweeper", name="study", node=sweeper)
-    OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)
-    OmegaConf.register_new_resolver("steps", _steps, replace=True)
+    # OmegaConf 2.4 has the first name and warns of the second, which launchers' plugins call, on every start.
+    resolver = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+    warnings.filterwarnings("ignore", r"register_new_resolver\(\) is deprecated")
+    resolver("gpus_per_run", _gpus_per_run, replace=True)
+    resolver("steps", _steps, replace=True)
 
 
 def _steps(roadmap: str) -> str:

@@ -148,29 +148,24 @@ hydra:
   sweeper:
     params: {seed: "0,1"}
 """
-OWN = """\
-# @package _global_
-study:
-  name: mine
-  sweep: {seed: "0,1", +step: gelu}
-"""
+(OWN,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "studies.md").read_text(), re.M | re.S)
 
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of one's own with two studies, one of them as studies were written for Hydra's sweeper."""
     (tmp_path / "mine" / "study").mkdir(parents=True)
-    for name, text in (("old", OLD), ("mine", OWN)):
+    for name, text in (("old", OLD), ("smoothing", OWN)):
         (tmp_path / "mine" / "study" / f"{name}.yaml").write_text(text)
     monkeypatch.setenv("ROADMAP_PATH", str(tmp_path / "mine"))
     return tmp_path / "mine"
 
 
-def test_a_study_of_ones_own_needs_no_multirun(call: Callable[..., Outcome], mine: Path) -> None:
-    code, err = call("+study=mine", *SMALL)
+def test_the_documented_study_of_ones_own_needs_no_multirun(call: Callable[..., Outcome], mine: Path) -> None:
+    code, err = call("+study=smoothing", "seed=0", *SMALL)
     assert code == 0
-    assert "2 of 2 runs finished" in err
-    assert "start them with +study=NAME or -m" in call("--run", "+study=mine", *SMALL)[1]
+    assert "3 of 3 runs finished" in err
+    assert "start them with +study=NAME or -m" in call("--run", "+study=smoothing", *SMALL)[1]
 
 
 def test_a_study_as_hydras_sweeper_had_it_is_refused(call: Callable[..., Outcome], mine: Path) -> None:
