@@ -147,11 +147,10 @@ def register() -> None:
     store.store(name="schema", node=config_schema())
     sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
     store.store(group="hydra/sweeper", name="study", node=sweeper)
-    # OmegaConf 2.4 has the first name and warns of the second, which launchers' plugins call, on every start.
-    resolver = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+    # OmegaConf 2.4 warns on every start of a name that 2.3 has alone; launchers' plugins call it as well.
     warnings.filterwarnings("ignore", r"register_new_resolver\(\) is deprecated")
-    resolver("gpus_per_run", _gpus_per_run, replace=True)
-    resolver("steps", _steps, replace=True)
+    OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)
+    OmegaConf.register_new_resolver("steps", _steps, replace=True)
 
 
 def _steps(roadmap: str) -> str:
