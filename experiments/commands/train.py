@@ -16,6 +16,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.config.hydra_versions import VERSION_BASE
 from experiments.errors import ConfigError, InterruptedRun
 from experiments.runtime.imports import imports_kept
 from roadmap.errors import UserError
@@ -69,7 +70,7 @@ def _loop() -> "Callable[[Settings], dict[str, Any]]":
     return run
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="config")
 def job(config: DictConfig) -> dict[str, Any]:
     """What Hydra calls, once or once per job of a multirun. A user's error is one line, a bug keeps its traceback."""
     from experiments.runtime.signals import requeued_afterwards

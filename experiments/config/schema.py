@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import field, make_dataclass
@@ -19,6 +18,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.fields import is_optional, is_resolved, without_none
+from experiments.config.hydra_versions import VERSION_BASE
 from experiments.config.registry import LAUNCHERS
 from experiments.config.settings import Settings
 from experiments.errors import ConfigError, MissingExtraError
@@ -147,8 +147,6 @@ def register() -> None:
     store.store(name="schema", node=config_schema())
     sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
     store.store(group="hydra/sweeper", name="study", node=sweeper)
-    # OmegaConf 2.4 warns on every start of a name that 2.3 has alone; launchers' plugins call it as well.
-    warnings.filterwarnings("ignore", r"register_new_resolver\(\) is deprecated")
     OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)
     OmegaConf.register_new_resolver("steps", _steps, replace=True)
 
@@ -201,7 +199,10 @@ def composing() -> Iterator[None]:
     """Where configs can be composed; Hydra's refusals are ConfigErrors. Inside run.py its own folders are in force."""
     register()
     running = GlobalHydra.instance().is_initialized()
-    with refusals(), nullcontext() if running else initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+    with (
+        refusals(),
+        nullcontext() if running else initialize_config_dir(config_dir=str(CONF), version_base=VERSION_BASE),
+    ):
         yield
 
 
