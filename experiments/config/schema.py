@@ -18,7 +18,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.fields import is_optional, is_resolved, without_none
-from experiments.config.hydra_versions import VERSION_BASE
+from experiments.config.hydra_versions import VERSION_BASE, hush
 from experiments.config.registry import LAUNCHERS
 from experiments.config.settings import Settings
 from experiments.errors import ConfigError, MissingExtraError
@@ -147,6 +147,7 @@ def register() -> None:
     store.store(name="schema", node=config_schema())
     sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
     store.store(group="hydra/sweeper", name="study", node=sweeper)
+    hush()  # in force where plugins are looked for, also when somebody has reset the filters since the import
     OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)
     OmegaConf.register_new_resolver("steps", _steps, replace=True)
 
