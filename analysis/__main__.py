@@ -15,8 +15,8 @@ PAPER = "paper"
 CACHE = ".collect.sqlite"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument(
         "runs", metavar="RUNS", help=f"the folder with the runs; “{PAPER}” stands for the published numbers"
     )
@@ -60,9 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m analysis") -> int:
+    """Run the command, which calls itself `prog`; returns the exit code."""
+    options = _parser(prog).parse_args(arguments)
     try:
         return _analyse(options)
     except UserError as error:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from roadmap.program import train_command
 from roadmap.steps import DEFAULT, START
 
 _NEEDS_QUOTES = set("[]{}() ,*&|;<>$")
@@ -11,7 +12,7 @@ _NEEDS_QUOTES = set("[]{}() ,*&|;<>$")
 def command(overrides: Iterable[str]) -> str:
     """The command line with these overrides, quoted for a shell."""
     words = [f"'{word}'" if set(word) & _NEEDS_QUOTES else word for word in overrides]
-    return " ".join(["python run.py", *words])
+    return " ".join([train_command(), *words])
 
 
 def rebuilt(record: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from analysis.ladder import Ladder
 from analysis.page import Drawing, Section, Table, data_uri, render
 from analysis.summary import summary_of
 from analysis.views import View, figures_of
+from roadmap.program import train_command
 from roadmap.steps import DEFAULT
 
 MOST_ROWS = 1000  # of runs and of skipped files on the page; runs.csv and skipped.csv have all
@@ -229,7 +230,7 @@ def _missing_command(view: View) -> list[str]:
     seeds = ",".join(str(seed) for seed in sorted(on_ladder["seed"].unique()))
     return [
         "To train what is missing: "
-        + " ".join(["python run.py -m", f"+step={','.join(lacking)}", *kept, f"seed={seeds}"])
+        + " ".join([f"{train_command()} -m", f"+step={','.join(lacking)}", *kept, f"seed={seeds}"])
     ]
 
 

@@ -20,9 +20,9 @@ COMMANDS = {
 }
 
 
-def _parser(chosen: str | None) -> argparse.ArgumentParser:
+def _parser(chosen: str | None, prog: str) -> argparse.ArgumentParser:
     """The parser; only the chosen command's options are filled in."""
-    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (module, text) in COMMANDS.items():
         own = commands.add_parser(name, help=text, description=text)
@@ -41,12 +41,12 @@ def _options(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpa
     return options
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code. A user's error is one line on stderr, a bug keeps its traceback."""
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m experiments") -> int:
+    """Run a command of `prog`; its exit code. A user's error is one line on stderr, a bug keeps its traceback."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        options = _options(_parser(chosen), arguments)
+        options = _options(_parser(chosen, prog), arguments)
         code: int = importlib.import_module(COMMANDS[options.command][0]).run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

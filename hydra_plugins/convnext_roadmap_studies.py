@@ -26,8 +26,8 @@ class OwnFolders(SearchPathPlugin):
 class StudySweeper(Sweeper):
     """Freezes the list of runs that a command asks for, then hands those that are left to the chosen launcher."""
 
-    def __init__(self, params: dict[str, Any] | None = None) -> None:
-        self.params = dict(params or {})
+    def __init__(self, params: Any = None) -> None:
+        """Hydra's sweepers take `params`; `experiments.studies.launch` refuses them and says where they stand."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Remember what Hydra composed for the command itself."""

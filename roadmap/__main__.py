@@ -7,12 +7,12 @@ from roadmap.errors import UserError
 from roadmap.pipes import quietly
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code (0, or 2 with one line on stderr)."""
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m roadmap") -> int:
+    """Run the command, which calls itself `prog`; returns the exit code (0, or 2 with one line on stderr)."""
     try:
         from roadmap.show.cli import run  # reads the steps: a file of one's own that is wrong is a user's error
 
-        run(arguments)
+        run(arguments, prog)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,13 +1,17 @@
 """Where the YAML files lie that Python reads too: `conf/` of the project, then the folders of one's own.
 
 A folder of one's own is built like `conf/` (`step/`, `roadmap/`, `data/`, `study/`, ...) and named in the environment
-variable ROADMAP_PATH, several with the system's path separator between them, or by Hydra's option `--config-dir`.
+variable ROADMAP_PATH, several with the system's path separator between them, or by Hydra's option `--config-dir`. An
+installed package contributes one by an entry point of the group `convnext_roadmap.conf`, whose value is the folder's
+dotted name.
 """
 
 import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,11 @@ import yaml
 
 from roadmap.errors import DesignError
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+_HERE = Path(__file__).resolve().parent
+INSTALLED = (_HERE / "conf").is_dir()  # from a wheel: setup.py puts conf/ there; else it lies beside the packages
+CONF = (_HERE if INSTALLED else _HERE.parent) / "conf"
 VARIABLE = "ROADMAP_PATH"
+GROUP = "convnext_roadmap.conf"
 OPTIONS = ("--config-dir", "-cd")  # Hydra's
 
 
@@ -44,16 +51,37 @@ def use_config_dir(arguments: Sequence[str]) -> None:
 
 
 def own_folders() -> tuple[Path, ...]:
-    """The folders of one's own.
+    """The folders of one's own: those of installed packages, then those of the path.
 
     Raises:
         DesignError: one of them does not exist.
     """
-    folders = tuple(Path(part).resolve() for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part)
+    folders = [Path(part).resolve() for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
     for folder in folders:
         if not folder.is_dir():
             raise DesignError(f"{VARIABLE}: there is no folder {folder}")
-    return folders
+    return (*contributed(), *(folder for folder in folders if folder not in contributed()))
+
+
+@cache
+def contributed() -> tuple[Path, ...]:
+    """The folders of installed packages, in the order of the entry points' names. No package but parents is imported.
+
+    Raises:
+        DesignError: an entry point names no folder.
+    """
+    folders: dict[Path, None] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            spec = find_spec(point.value)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or not spec.submodule_search_locations:
+            raise DesignError(
+                f"entry point {point.name} of {GROUP}: {point.value} is no folder of an installed package"
+            )
+        folders[Path(next(iter(spec.submodule_search_locations))).resolve()] = None
+    return tuple(folders)
 
 
 @cache

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,11 +50,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def python(place: Path, *arguments: str) -> str:
+def python(place: Path, *arguments: str, **variables: str) -> str:
     """What a command prints; it must succeed."""
     own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ROADMAP_PATH": str(place / "mine"), "MPLBACKEND": "agg"}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=place, env=os.environ | own, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        cwd=place,
+        env=os.environ | own | variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -165,3 +171,22 @@ def test_the_papers_ladder_is_the_papers(place: Path) -> None:
     steps = list(table(place / "paper" / "ladder.csv"))
     assert steps[-1] == END.name
     assert set(OWN) & set(steps) == set()
+
+
+def test_an_installed_package_contributes_a_folder(place: Path) -> None:
+    """By an entry point; the same folder on the path as well is one folder, and a name that leads nowhere is said."""
+    site = place / "site"
+    (site / "theirs").mkdir(parents=True)
+    shutil.copytree(place / "mine", site / "theirs" / "conf")
+    points = site / "theirs-1.0.dist-info" / "entry_points.txt"
+    points.parent.mkdir()
+    (points.parent / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    points.write_text("[convnext_roadmap.conf]\ntheirs = theirs.conf\n")
+    own = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
+    for folders in ("", str(site / "theirs" / "conf")):
+        assert "kernel_35" in python(place, "-m", "roadmap", ROADMAP_PATH=folders, **own)
+    shown = python(place, str(ROOT / "run.py"), "+step=kernel_35", "--cfg", "job", ROADMAP_PATH="", **own)
+    assert "label: kernel_35" in shown
+    points.write_text("[convnext_roadmap.conf]\ntheirs = theirs.cnf\n")
+    with pytest.raises(AssertionError, match=r"entry point theirs of convnext_roadmap.conf: theirs.cnf is no folder"):
+        python(place, "-m", "roadmap", ROADMAP_PATH="", **own)

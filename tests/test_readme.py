@@ -37,7 +37,7 @@ def jobs(command: str) -> list[list[str]]:
     """The overrides of each job that a command asks for; a study is left to the tests of studies."""
     words = shlex.split(PROGRAM.sub("", command), comments=True)
     overrides = [word for word in words if not word.startswith("-")]
-    return expand(overrides, {}, {"list": None}) if "-m" in words else [overrides]
+    return expand(overrides, {"list": None, "sweep": {}}) if "-m" in words else [overrides]
 
 
 @pytest.mark.parametrize("command", commands())

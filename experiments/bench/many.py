@@ -65,8 +65,16 @@ def _study(rows: list[str], options: argparse.Namespace, device: torch.device, r
     seeds = ",".join(map(str, range(options.seeds)))
     asked = ["regime=micro", f"threads={threads}", f"device={device}", f"launcher={options.launcher}"]
     asked.append("precision=fp32")  # on a GPU, too: the peer's
-    run_py = str(processes.ROOT / "run.py")
-    return [run_py, "-m", f"seed={seeds}", f"+step={','.join(rows)}", *asked, f"runs_dir={runs_dir}"]
+    return [
+        "-m",
+        "convnext_roadmap",
+        "train",
+        "-m",
+        f"seed={seeds}",
+        f"+step={','.join(rows)}",
+        *asked,
+        f"runs_dir={runs_dir}",
+    ]
 
 
 def _line(study: float, per_start: list[float], runs: int, ours: list[Any], theirs: list[Any]) -> dict[str, Any]:

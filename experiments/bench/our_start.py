@@ -4,10 +4,8 @@ Nothing is left out or done earlier than in run.py itself, except that the modul
 imported before these are called, in the order in which run.py would import them.
 """
 
-import runpy
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 from experiments.bench.clock import Clock
@@ -17,7 +15,8 @@ def main() -> None:
     """Run run.py's main with the arguments of this process."""
     mark = Clock()
     mark("interpreter")
-    command = runpy.run_path(str(Path(__file__).resolve().parents[2] / "run.py"), run_name="run")
+    from experiments.commands.train import main as command
+
     mark("imports of the command line")
     from experiments.config import compose
     from experiments.runtime.imports import imports_kept
@@ -35,7 +34,7 @@ def main() -> None:
         register_optimizer_step_post_hook(lambda *_: mark.end("first step"))
 
     _after(compose, "settings_from", watch_training)
-    command["main"]()
+    command()
 
 
 def _after(module: Any, name: str, then: Callable[[], None]) -> None:

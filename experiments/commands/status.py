@@ -14,6 +14,7 @@ from experiments.errors import StorageError
 from experiments.store.run_dir import RunDir, read_lines
 from experiments.strict_json import MEBIBYTE, read_object
 from experiments.studies import frozen
+from roadmap.program import train_command
 
 COLUMNS = ("run", "state", "epoch", "top-1", "images/s", "time left", "note")
 NUMBERS = ("epoch", "top-1", "images/s", "time left")
@@ -62,7 +63,7 @@ def rows(runs_dir: Path, study: str | None = None) -> list[dict[str, str]]:
     for path in studies:
         for settings in frozen.read_study(path).runs:
             place = RunDir.locate(settings.replace(runs_dir=str(runs_dir)))
-            again = f"python run.py study.file={path} study.run={frozen.run_id(settings)[:12]} runs_dir={runs_dir}"
+            again = f"{train_command()} study.file={path} study.run={frozen.run_id(settings)[:12]} runs_dir={runs_dir}"
             found.setdefault(place.path.name, row(place, settings.recipe.epochs, again))
     if not study:
         for config in sorted(runs_dir.glob("*/config.yaml")):

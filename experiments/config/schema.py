@@ -18,11 +18,13 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.fields import is_optional, is_resolved, without_none
+from experiments.config.hydra_versions import VERSION_BASE, hush
 from experiments.config.registry import LAUNCHERS
 from experiments.config.settings import Settings
 from experiments.errors import ConfigError, MissingExtraError
 from roadmap.design import Design
 from roadmap.files import CONF
+from roadmap.program import train_command
 from roadmap.steps import roadmap_named
 
 # Keys with another type or default in the config than once resolved.
@@ -92,9 +94,10 @@ def _roadmap() -> Any:
 
 
 def _study() -> Any:
-    """A sweep: `list` and `params` name a generated list of runs; `file` and `run` lead a job to its settings."""
-    values = [(key, str | None, field(default=None)) for key in ("name", "list", "file", "run")]
-    return make_dataclass("Study", [*values, ("params", dict[str, Any], field(default_factory=dict))])
+    """What a study sweeps over, and its generated `list` with `params`; `file` and `run` lead a job to its settings."""
+    values: list[Any] = [(key, str | None, field(default=None)) for key in ("name", "list", "file", "run")]
+    values += [(key, dict[str, Any], field(default_factory=dict)) for key in ("sweep", "params")]
+    return make_dataclass("Study", values)
 
 
 def config_schema() -> Any:
@@ -138,7 +141,7 @@ def unknown_key(key: str) -> ConfigError:
     by_leaf = {known.rpartition(".")[2]: known for known in reversed(keys)}
     near = get_close_matches(key, keys, n=1, cutoff=0.75)
     near = near or [by_leaf[leaf] for leaf in get_close_matches(key.rpartition(".")[2], by_leaf, n=1, cutoff=0.75)]
-    hint = f"did you mean {near[0]}?" if near else "python run.py --cfg job lists all"
+    hint = f"did you mean {near[0]}?" if near else f"{train_command()} --cfg job lists all"
     return ConfigError(f"{key} is not a key of the configuration: {hint}")
 
 
@@ -152,6 +155,7 @@ def register() -> None:
     store.store(name="schema", node=schema)
     sweeper = {"_target_": "hydra_plugins.convnext_roadmap_studies.StudySweeper", "params": None}
     store.store(group="hydra/sweeper", name="study", node=sweeper)
+    hush()  # in force where plugins are looked for, also when somebody has reset the filters since the import
     OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run, replace=True)
     OmegaConf.register_new_resolver("steps", _steps, replace=True)
 
@@ -189,7 +193,8 @@ def refusals() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         for launcher, extra in LAUNCHERS.items():
             if f"hydra/launcher/{launcher}" in str(error):
-                raise MissingExtraError(f"launcher={extra} is not installed: pip install -e '.[{extra}]'") from None
+                what = f"'convnext-roadmap[{extra}]' (in a checkout '.[{extra}]')"
+                raise MissingExtraError(f"launcher={extra} is not installed: pip install {what}") from None
         absent = re.search(r"Could not override '([^']+)'", str(error))
         if absent and "Key '" in f"{error} {error.__cause__}":
             raise unknown_key(absent[1]) from None
@@ -203,7 +208,10 @@ def composing() -> Iterator[None]:
     """Where configs can be composed; Hydra's refusals are ConfigErrors. Inside run.py its own folders are in force."""
     register()
     running = GlobalHydra.instance().is_initialized()
-    with refusals(), nullcontext() if running else initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+    with (
+        refusals(),
+        nullcontext() if running else initialize_config_dir(config_dir=str(CONF), version_base=VERSION_BASE),
+    ):
         yield
 
 

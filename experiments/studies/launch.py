@@ -25,26 +25,25 @@ from experiments.config.settings import MACHINE_KEYS, Recipe, Settings
 from experiments.errors import ConfigError, StudyError
 from experiments.studies import frozen, lists
 from roadmap.errors import UserError
+from roadmap.program import train_command
 from roadmap.steps import DEFAULT, Roadmap, roadmap_named
 
 BUG = 1
 
 
-def expand(
-    arguments: Sequence[str], params: Mapping[str, Any], study: Mapping[str, Any], road: Roadmap = DEFAULT
-) -> list[list[str]]:
+def expand(arguments: Sequence[str], study: Mapping[str, Any], road: Roadmap = DEFAULT) -> list[list[str]]:
     """The override list of every job: the study's own list inside, sweeps outside, the first key outermost.
 
     Args:
         arguments: what was typed; a typed key replaces the study's own.
-        params: `hydra.sweeper.params` of the study, key -> comma-separated values.
-        study: the composed `study` section; `study.list` names a generated list of runs.
+        study: the composed `study` section; `study.sweep` is key -> comma-separated values, `study.list` names a
+            generated list of runs.
         road: the chosen roadmap.
 
     Raises:
         ConfigError: an unknown list, or parameters that it does not take.
     """
-    own = [f"{key}={value}" for key, value in params.items()]
+    own = [f"{key}={value}" for key, value in study["sweep"].items()]
     parsed = OverridesParser.create().parse_overrides([*own, *arguments])
     (sweeps,) = BasicSweeper.split_arguments(parsed, None)
     first = sweeps[0]
@@ -105,10 +104,10 @@ class Asked(NamedTuple):
             several = ("study",) if config.study.name is None else ("study", "roadmap")
             if item.key_or_group in several and item.is_sweep_override():
                 raise ConfigError(f"{item.input_line}: one at a time; start one study after the other")
-        sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-        study: Any = OmegaConf.to_container(config.study)
-        road = roadmap_named(config.roadmap.name)
-        return cls(config, arguments, expand(arguments, sweeper["params"] or {}, study, road))
+        if config.hydra.sweeper.params:
+            raise ConfigError("hydra.sweeper.params: a study's sweep stands under study.sweep, without hydra.mode")
+        study: Any = OmegaConf.to_container(config.study, resolve=True)
+        return cls(config, arguments, expand(arguments, study, roadmap_named(config.roadmap.name)))
 
 
 def study_of(overrides: Sequence[str]) -> Asked:
@@ -223,7 +222,7 @@ def _check_for_bugs(returns: Sequence[JobReturn]) -> None:
 def _refuse_ranks(arguments: Sequence[str]) -> None:
     """One run over several ranks is torchrun's work, many runs are ours; together every rank would start the study."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        command = " ".join(["python run.py", *arguments])
+        command = " ".join([train_command(), *arguments])
         raise ConfigError(
             f"a study cannot be started by torchrun or srun, every rank would start it: use `{command}`, "
             "with launcher=slurm for runs of several GPUs"

@@ -13,6 +13,7 @@ from experiments.store.run_dir import public
 from experiments.training.job import Job
 from experiments.training.losses import Loss
 from roadmap import Design, complexity_of
+from roadmap.files import INSTALLED
 from roadmap.regimes import stem_stride_in
 
 PACKAGES = ("convnext-roadmap", "torch", "torchvision", "timm", "numpy", "safetensors")
@@ -99,7 +100,12 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of this code and whether tracked files differ from it; nulls outside a repository."""
+    """Commit of this code and whether tracked files differ from it; nulls outside a checkout.
+
+    An installed package may lie in an environment inside a repository that has nothing to do with it.
+    """
+    if INSTALLED:
+        return {"commit": None, "dirty": None}
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 

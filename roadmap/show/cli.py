@@ -25,26 +25,34 @@ def _positive(text: str) -> int:
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m roadmap", description="The roadmap's networks and what they cost.")
-    parser.add_argument(
-        "--roadmap", metavar="NAME", default=DEFAULT.name, help=f"of {', '.join(ROADMAPS)} (default: {DEFAULT.name})"
+def _shared() -> argparse.ArgumentParser:
+    """The options that stand in front of a command or behind it; those behind win, and say nothing where left out."""
+    shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    shared.add_argument("--roadmap", metavar="NAME", help=f"of {', '.join(ROADMAPS)} (default: {DEFAULT.name})")
+    shared.add_argument("--regime", choices=REGIMES, help="scale of the ladder (default: tiny)")
+    shared.add_argument("--format", choices=tuple(FORMATS), help="of a table (default: table)")
+    shared.add_argument("--image-size", type=_positive, help="pixels (default: as published, 224 for most)")
+    shared.add_argument("--num-classes", type=_positive, help="default: 1000")
+    return shared
+
+
+DEFAULTS = {"roadmap": DEFAULT.name, "regime": "tiny", "format": "table", "image_size": None, "num_classes": 1000}
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    shared = [_shared()]
+    parser = argparse.ArgumentParser(
+        prog=prog, description="The roadmap's networks and what they cost.", parents=shared
     )
-    parser.add_argument("--regime", choices=REGIMES, default="tiny", help="scale of the ladder (default: tiny)")
-    parser.add_argument("--format", choices=tuple(FORMATS), default="table")
-    parser.add_argument("--image-size", type=_positive, help="pixels (default: as published, 224 for most)")
-    parser.add_argument("--num-classes", type=_positive, default=1000)
     commands = parser.add_subparsers(dest="command")
-    one = commands.add_parser("explain", help="what a step is and what its change does")
+    one = commands.add_parser("explain", help="what a step is and what its change does", parents=shared)
     one.add_argument("step", metavar="STEP")
-    one.add_argument("--regime", choices=REGIMES, default=argparse.SUPPRESS)
-    one.add_argument("--roadmap", metavar="NAME", default=argparse.SUPPRESS)
     one.add_argument("--add", type=_names, default=[], metavar="CHANGES", help="see python -m roadmap changes")
     one.add_argument("--drop", type=_names, default=[], metavar="CHANGES")
     one.add_argument(
         "--figure", dest="file", type=Path, metavar="FILE", help="also draw the block (PNG, SVG or PDF by the ending)"
     )
-    commands.add_parser("changes", help="every change that there is, what it sets and where it stands")
+    commands.add_parser("changes", help="every change that there is, what it sets and where it stands", parents=shared)
     golden = commands.add_parser("golden", help="rewrite the golden complexity file, unless it leaves the paper")
     golden.add_argument("file", type=Path)
     readme = commands.add_parser("readme", help="put the ladder tables between the markers of a document")
@@ -63,9 +71,9 @@ def _explain(options: argparse.Namespace, road: Roadmap) -> None:
         print(f"\nwrote {options.file}")
 
 
-def run(arguments: Sequence[str] | None) -> None:
+def run(arguments: Sequence[str] | None, prog: str) -> None:
     """Do what the command line asks."""
-    options = _parser().parse_args(arguments)
+    options = _parser(prog).parse_args(arguments, argparse.Namespace(**DEFAULTS))
     road = roadmap_named(options.roadmap)
     if options.command == "explain":
         _explain(options, road)

@@ -85,17 +85,17 @@ def plan_of(runs_dir: Path) -> frozen.FrozenStudy:
 # --- expansion
 
 
-def expand(*arguments: str, params: dict[str, Any] | None = None, **study: Any) -> list[list[str]]:
+def expand(*arguments: str, sweep: dict[str, Any] | None = None, **study: Any) -> list[list[str]]:
     schema.register()
-    return launch.expand(arguments, params or {}, {"list": None, "params": {}, **study})
+    return launch.expand(arguments, {"list": None, "params": {}, "sweep": sweep or {}, **study})
 
 
 def test_expansion_order_and_typed_values() -> None:
-    params = {"seed": "0,1", "+step": "gelu,width"}
-    assert expand("regime=micro", params=params) == [
+    sweep = {"seed": "0,1", "+step": "gelu,width"}
+    assert expand("regime=micro", sweep=sweep) == [
         [f"seed={seed}", f"+step={step}", "regime=micro"] for seed in (0, 1) for step in ("gelu", "width")
     ]
-    assert expand("seed=7", params=params) == [["seed=7", f"+step={step}"] for step in ("gelu", "width")]
+    assert expand("seed=7", sweep=sweep) == [["seed=7", f"+step={step}"] for step in ("gelu", "width")]
     assert expand("drop=[a],[b,c]") == [["drop=[a]"], ["drop=[b,c]"]]
 
 
@@ -112,17 +112,16 @@ def jobs_of(name: str, *typed: str) -> list[list[str]]:
     arguments = [f"+study={name}", *typed]
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         config = hydra.compose("config", overrides=arguments, return_hydra_config=True)
-    study: Any = OmegaConf.to_container(config.study)
-    sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    return launch.expand(arguments, sweeper["params"], study)
+    study: Any = OmegaConf.to_container(config.study, resolve=True)
+    return launch.expand(arguments, study)
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_file_composes_and_expands(name: str) -> None:
     content = yaml.safe_load((CONF / "study" / f"{name}.yaml").read_text())
     assert content["study"]["name"] == name
-    assert content["hydra"]["mode"] == "MULTIRUN"
-    assert next(iter(content["hydra"]["sweeper"]["params"])) == "seed"  # a part of a study is whole for its first seeds
+    assert "hydra" not in content  # Hydra 1.4 refuses its mode and its sweeper's parameters in a group
+    assert next(iter(content["study"]["sweep"])) == "seed"  # a part of a study is whole for its first seeds
     jobs = jobs_of(name, "regime=micro", "seed=0")
     runs = {run_id(launch.settings_from(schema.compose([*job, "device=cpu"]))) for job in jobs}
     assert len(runs) == len(jobs) >= 2
@@ -139,6 +138,41 @@ def test_recorded_studies_are_found_by_the_commands_that_froze_them(path: Path) 
     name, typed = path.stem.rpartition("-")[0], json.loads(path.read_text())["jobs"][0]
     common = [item for item in typed if frozen.key_of(item) not in ("seed", "step", "study", "add", "drop")]
     assert frozen.study_path(name, jobs_of(name, *common), RECORDS) == path
+
+
+OLD = """\
+# @package _global_
+study: {name: old}
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params: {seed: "0,1"}
+"""
+(OWN,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "studies.md").read_text(), re.M | re.S)
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of one's own with two studies, one of them as studies were written for Hydra's sweeper."""
+    (tmp_path / "mine" / "study").mkdir(parents=True)
+    for name, text in (("old", OLD), ("smoothing", OWN)):
+        (tmp_path / "mine" / "study" / f"{name}.yaml").write_text(text)
+    monkeypatch.setenv("ROADMAP_PATH", str(tmp_path / "mine"))
+    return tmp_path / "mine"
+
+
+def test_the_documented_study_of_ones_own_needs_no_multirun(call: Callable[..., Outcome], mine: Path) -> None:
+    code, err = call("+study=smoothing", "seed=0", *SMALL)
+    assert code == 0
+    assert "3 of 3 runs finished" in err
+    assert "start them with +study=NAME or -m" in call("--run", "+study=smoothing", *SMALL)[1]
+
+
+def test_a_study_as_hydras_sweeper_had_it_is_refused(call: Callable[..., Outcome], mine: Path) -> None:
+    """Hydra 1.4 refuses it by itself: a group cannot set hydra.mode."""
+    code, err = call("+study=old", *SMALL)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "study.sweep" in err or "hydra.mode" in err
 
 
 # --- the frozen plan
