@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from roadmap.complexity import Complexity, complexity_of
     from roadmap.design import Design
     from roadmap.errors import DesignError, UserError
+    from roadmap.fit import WeightsError
     from roadmap.match import match_width
     from roadmap.network import build
     from roadmap.resolve import design_for, label_of, set_of, step_at
     from roadmap.steps import ROADMAPS, STEPS, Roadmap, Step
+    from roadmap.weights import load
 
 _HOMES = {
     "ROADMAPS": "steps",
@@ -25,10 +27,12 @@ _HOMES = {
     "Roadmap": "steps",
     "Step": "steps",
     "UserError": "errors",
+    "WeightsError": "fit",
     "build": "network",
     "complexity_of": "complexity",
     "design_for": "resolve",
     "label_of": "resolve",
+    "load": "weights",
     "match_width": "match",
     "set_of": "resolve",
     "step_at": "resolve",
@@ -43,10 +47,12 @@ __all__ = [
     "Roadmap",
     "Step",
     "UserError",
+    "WeightsError",
     "build",
     "complexity_of",
     "design_for",
     "label_of",
+    "load",
     "match_width",
     "set_of",
     "step_at",

@@ -30,15 +30,45 @@ def load_reference(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         InteropError: no library has the network, or a key is missing, extra or of another shape. Nothing is loaded
             then. (Only BatchNorm's `num_batches_tracked`, absent from old files, may be missing.)
     """
-    own, design = model.state_dict(), cast(RoadmapNet, model).design
+    own = model.state_dict()
+    model.load_state_dict({**own, **from_reference(own, cast(RoadmapNet, model).design, state_dict)})
+
+
+def from_reference(own: Mapping[str, Tensor], design: Design, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of another library under our names and in our shapes.
+
+    Args:
+        own: our state dict of the network; only shapes matter.
+        design: the network.
+        state_dict: theirs.
+
+    Raises:
+        InteropError: as in `load_reference`.
+    """
     family, layouts = _counterparts(design)
     renames = [_renaming(own, layout.names_for(design)) for layout in layouts.values()]
     best = max(renames, key=lambda names: len(set(names.values()) & set(state_dict)))
     problems = _problems(own, best, state_dict)
     if problems:
         raise InteropError(f"weights do not fit {family} ({', '.join(layouts)}): {'; '.join(problems)}")
-    found = {key: state_dict[name].reshape(own[key].shape) for key, name in best.items() if name in state_dict}
-    model.load_state_dict({**own, **found})
+    return {key: state_dict[name].reshape(own[key].shape) for key, name in best.items() if name in state_dict}
+
+
+def sizes_in(design: Design, state_dict: Mapping[str, Tensor]) -> tuple[int, int]:
+    """How many classes and channels another library's weights of a network are for.
+
+    Raises:
+        InteropError: no library has the network, or the weights have none of its names.
+    """
+    family, layouts = _counterparts(design)
+    for layout in layouts.values():
+        names = layout.names_for(design)
+        ends = f"{names['head.fc']}.bias", f"{names['stem.conv']}.weight"
+        if all(name in state_dict for name in ends):
+            return state_dict[ends[0]].shape[0], state_dict[ends[1]].shape[1]
+    raise InteropError(
+        f"weights do not fit {family} ({', '.join(layouts)}): they have neither's names of stem and head"
+    )
 
 
 def to_reference(model: nn.Module, source: str | None = None) -> dict[str, Tensor]:

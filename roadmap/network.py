@@ -1,9 +1,9 @@
 """The one network: built from a plan, from ResNet-50 at one end to ConvNeXt at the other and everything between."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,15 @@ from torch.utils.checkpoint import checkpoint
 
 from roadmap.design import Design
 from roadmap.features import Staged
+from roadmap.fit import check_fit
 from roadmap.layers import INITS, MODULES, GlobalPool, Row, attach
 from roadmap.operations import Op
 from roadmap.plan import BlockPlan, NetworkPlan, StagePlan, plan_head, plan_network
 from roadmap.resolve import design_for
 from roadmap.steps import DEFAULT
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Block(nn.ModuleDict):
@@ -137,6 +141,9 @@ class RoadmapNet(Staged):
         self, design: Design, num_classes: int = 1000, in_chans: int = 3, global_pool: str | None = None
     ) -> None:
         super().__init__()
+        # how its weights want their images, in timm's words
+        self.pretrained_cfg: dict[str, Any] | None = None
+        self.default_cfg: dict[str, Any] | None = None
         plan = plan_network(design, in_chans, num_classes)
         self.design = design
         self.num_classes = num_classes
@@ -174,6 +181,21 @@ class RoadmapNet(Staged):
         self.head.set_pool(self.head.global_pool if global_pool is None else global_pool)
         self.head.fc = fc.apply(INITS[self.design.init]).to(like.device, like.dtype)
         self.num_classes = num_classes
+
+    def eval_transform(self) -> Callable[["Image"], Tensor]:
+        """What evaluation does to a PIL image: (C, H, W), as the weights want it that `roadmap.load` or timm loaded."""
+        from timm.data import create_transform, resolve_data_config  # takes seconds
+        from torchvision.transforms import Compose, Lambda
+
+        wanted = resolve_data_config({}, pretrained_cfg=self.pretrained_cfg or {})
+        mode = "L" if wanted["input_size"][0] == 1 else "RGB"
+        return Compose([Lambda(lambda image: image.convert(mode)), create_transform(**wanted)])
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As any module's; weights of a network with another flag are refused by its name (WeightsError)."""
+        if strict:
+            check_fit(self.state_dict(), state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""

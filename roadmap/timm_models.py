@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
-from roadmap.design import FLAGS
+from roadmap.design import FLAGS, Design
 from roadmap.network import RoadmapNet
 from roadmap.regimes import REGIMES
 from roadmap.resolve import design_for, qualified
@@ -35,6 +35,12 @@ _DATA: dict[str, Any] = {
     "first_conv": "stem.conv",
     "classifier": "head.fc",
 }
+
+
+def design_of(name: str, **flags: Any) -> Design:
+    """The network of a registered name, with flags on top. Raises KeyError or DesignError."""
+    regime, changes = _NAMES[name]
+    return design_for(changes, regime, **flags)
 
 
 def _config(regime: str, changes: tuple[str, ...]) -> dict[str, Any]:

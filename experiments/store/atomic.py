@@ -128,6 +128,16 @@ def replace(path: Path, pieces: Iterable[bytes | memoryview]) -> Written:
     return written
 
 
+def link(path: Path, name: str) -> None:
+    """Make `path` a symbolic link to a file beside it; a file system without links goes without."""
+    if path.is_symlink() and os.readlink(path) == name:
+        return
+    remove(path)
+    with suppress(OSError):
+        os.symlink(name, path)
+        _sync_folder(path.parent)
+
+
 def append(path: Path, data: bytes) -> None:
     """Append to a file and sync it. A write that the disk cuts short is taken back."""
     with _reported("append to", path):

@@ -64,6 +64,8 @@ OPTIONAL_FIELDS: dict[str, Field] = {
     "batch": OBJECT,
     "precision": TEXT,
     "image_size": COUNT,
+    "top5": PER_CENT,  # last epoch
+    "class_names": Field((list,)),  # in the order of the network's outputs
     "eval_size": COUNT,  # images that top1 was measured on: its sampling error follows from them
     "diverged": OBJECT,  # {"step": ..., "checkpoint": the last good one, or null}
     "damaged_images": COUNT,

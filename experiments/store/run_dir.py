@@ -4,7 +4,8 @@ config.yaml        what was asked for, resolved; no absolute paths
 metrics.jsonl      a line per epoch; cut back to the checkpoint on resume, so free of anything that tells the time
 timing.jsonl       a line per epoch: seconds, images per second
 checkpoints/       see experiments.store.checkpoint
-last.safetensors   the final weights
+last.safetensors   the final weights; ema.safetensors their average, where there is one
+config.json        what they are of, in timm's and the Hub's form; model.safetensors, the name they look for, is a link
 result.json        sealed last: a run has a result exactly when this file exists
 error.json         why it failed, and whether the machine is to blame; removed by the next start
 environment.json   hosts, devices and absolute paths, one entry per start; never environment variables
@@ -32,6 +33,7 @@ from experiments.store import atomic
 from experiments.store.result import OPTIONAL_FIELDS, RESULT_FIELDS, TIMING_FIELDS, check_result, read_result
 from experiments.strict_json import MEBIBYTE, dump, parse, read_bytes, read_object
 from roadmap.errors import UserError
+from roadmap.pretrained import CONFIG
 
 __all__ = ["OPTIONAL_FIELDS", "RESULT_FIELDS", "TIMING_FIELDS", "RunDir", "public", "read_lines", "read_result"]
 
@@ -94,6 +96,9 @@ class RunDir:
         self.environment = self.path / "environment.json"
         self.checkpoints = self.path / "checkpoints"
         self.weights = self.path / "last.safetensors"
+        self.averaged = self.path / "ema.safetensors"
+        self.described = self.path / CONFIG
+        self.linked = self.path / "model.safetensors"
 
     @classmethod
     def locate(cls, settings: Settings, identity: Identity | None = None) -> "RunDir":
@@ -209,7 +214,8 @@ class RunDir:
 
     def clear(self) -> None:
         """Remove what the run has produced (rerun=true), the result first: a kill in between leaves a half-done run."""
-        produced = (self.result, self.error, self.checkpoints, self.weights, self.metrics, self.timing)
+        weights = (self.weights, self.averaged, self.linked, self.described)
+        produced = (self.result, self.error, self.checkpoints, *weights, self.metrics, self.timing)
         for path in produced:
             atomic.remove(path)
 

@@ -78,6 +78,7 @@ def _evaluated(job: Job) -> dict[str, Any]:
         "train_loss": counters.loss_sum / counters.loss_count,
         "loss": raw.loss,
         "top1": raw.top1,
+        "top5": raw.top5,
         "top1_ema": averaged.top1 if averaged else None,
     }
 

@@ -15,14 +15,17 @@ from experiments.errors import DivergedError, InterruptedRun, StorageError
 from experiments.runtime.device import pick_device, process_switches
 from experiments.runtime.distributed import Ranks, detected, ranks_of
 from experiments.runtime.failures import machine_failures
+from experiments.store import atomic
 from experiments.store.checkpoint import Loaded, save_weights
 from experiments.store.lock import claim
 from experiments.store.result import read_result
-from experiments.store.run_dir import RunDir
+from experiments.store.run_dir import RunDir, public
+from experiments.strict_json import dump
 from experiments.training.loggers import MirroredRun, Mirrors
 from experiments.training.loop import Job, NonFiniteError, run_epoch
 from experiments.training.progress import Reporter
 from experiments.training.summary import compose_result
+from roadmap.pretrained import Pretrained
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -168,12 +171,24 @@ def announce(job: Job) -> None:
         job.reporter.say(f"continues after step {job.step} of {job.total_steps}")
 
 
+def _save_network(job: Job) -> None:
+    """The final weights, their average where there is one, and what timm and the Hub need beside them."""
+    place, state = job.run_dir, job.state
+    save_weights(place.weights, state.model.state_dict())
+    if state.ema is not None:
+        save_weights(place.averaged, state.ema.module.state_dict())
+    asked = {**public(job.settings), "run_id": job.identity.run_id}
+    described = Pretrained.of_run(asked, job.source.class_names)
+    atomic.replace(place.described, [dump(described.config(), indent=1)])
+    atomic.link(place.linked, place.weights.name)
+
+
 def seal(job: Job, error: NonFiniteError | None = None) -> dict[str, Any]:
     """Write the final weights and the record (rank 0 only); with `error` the record of a diverged run."""
     job.checkpoints.wait()
     diverged = None
     if error is None:
-        save_weights(job.run_dir.weights, job.state.model.state_dict())
+        _save_network(job)
     else:
         kept = sorted(path.name for path in job.run_dir.checkpoints.glob("step-*"))
         diverged = {"step": error.step, "checkpoint": kept[-1] if kept else None}

@@ -39,6 +39,8 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
         **{key: asked[key] for key in ("step", "changes", "label", "study", "regime", "seed", "design")},
         **{key: asked[key] for key in ("recipe", "budget", "batch", "data", "precision", "image_size")},
         "eval_size": source.eval_size,
+        "class_names": list(source.class_names),
+        "top5": last.get("top5"),
         "epochs": len(history),
         "top1": last["top1"],
         "top1_best": max((line["top1"] for line in history), default=None),

@@ -10,14 +10,17 @@ from experiments.data import DataSource
 from experiments.runtime.device import autocast
 from experiments.runtime.distributed import Ranks
 
+TOP = 5
+
 
 @dataclass(frozen=True)
 class Validation:
-    """Cross-entropy (no smoothing) per image and top-1 accuracy in per cent, over `images` images."""
+    """Cross-entropy (no smoothing) per image, top-1 and top-5 accuracy in per cent, over `images` images."""
 
     loss: float
     top1: float
     images: int
+    top5: float  # of all classes, where there are fewer than five
 
 
 @torch.no_grad()
@@ -46,15 +49,18 @@ def validate(
         logits = logits[:count].float() if columns is None else logits[:count, columns].float()
         loss = F.cross_entropy(logits, labels, reduction="sum")
         hits = (logits.argmax(1) == labels).sum()
-        parts.append(torch.stack([loss, hits.float(), torch.full_like(loss, count)]))
+        # Fewer than five outputs are above the right one; a number that is not finite counts as none of the five.
+        of_label = logits.gather(1, labels.view(-1, 1))
+        near = ((logits > of_label).sum(1) < TOP).logical_and(of_label.isfinite().view(-1)).sum()
+        parts.append(torch.stack([loss, hits.float(), near.float(), torch.full_like(loss, count)]))
     totals = _sums(parts)
     ranks.sum([totals])
-    loss_sum, right, seen = totals.tolist()
+    loss_sum, right, near, seen = totals.tolist()
     if seen != source.eval_size:
         raise RuntimeError(f"evaluated {seen:.0f} images of {source.eval_size}")
-    return Validation(loss_sum / seen, 100.0 * right / seen, int(seen))
+    return Validation(loss_sum / seen, 100.0 * right / seen, int(seen), 100.0 * near / seen)
 
 
 def _sums(parts: list[Tensor]) -> Tensor:
     """Sums in double precision, on the host because not every device has it. A rank may have had no image at all."""
-    return torch.stack(parts).cpu().double().sum(0) if parts else torch.zeros(3, dtype=torch.float64)
+    return torch.stack(parts).cpu().double().sum(0) if parts else torch.zeros(4, dtype=torch.float64)
