@@ -1,7 +1,7 @@
 """A network of stages by timm's conventions: the map of any stage, all behind it cut off, parameters by layer."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -88,6 +88,15 @@ class Staged(nn.Module):
         stage = r"^stages\.(\d+)"
         blocks = [(rf"{stage}\.blocks\.(\d+)", None), (rf"{stage}\.downsample", (0,))]
         return {"stem": r"^stem", "blocks": stage if coarse else blocks}
+
+    def layers(self) -> list[tuple[str, ...]]:
+        """What the names of a layer's parameters start with, from the first to the last: those of `group_matcher`."""
+        blocks = [
+            (f"stages.{i}.blocks.{j}.", *([f"stages.{i}.downsample."] if j == 0 else []))
+            for i, stage in enumerate(self.stages)
+            for j in range(len(cast(nn.Sequential, stage.blocks)))
+        ]
+        return [("stem.",), *blocks, ("head.",)]
 
     def no_weight_decay(self) -> set[str]:
         """Parameters without weight decay beside those of one dimension (norms, biases, layer scale): none."""

@@ -165,11 +165,11 @@ def _described(
     else:
         named = "a state dict" if isinstance(source, Mapping) else str(source)
         raise WeightsError(f"nothing says which network {named} is of: add step=NAME, e.g. step=resnet50")
-    classes, channels = _sizes_in(known.design, found.state_dict)
+    classes, channels = sizes_of(known.design, found.state_dict)
     return dataclasses.replace(known, num_classes=classes, in_chans=channels)
 
 
-def _sizes_in(design: Design, state_dict: Mapping[str, Tensor]) -> tuple[int, int]:
+def sizes_of(design: Design, state_dict: Mapping[str, Tensor]) -> tuple[int, int]:
     """Classes (0: no classifier) and channels of a state dict."""
     if not is_ours(state_dict):
         return sizes_in(design, state_dict)

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.config.fields import is_resolved
 from experiments.config.identity import idle_fields
+from experiments.config.init_from import network_changes, network_of
 from experiments.config.labels import labels_of
 from experiments.config.schema import known_keys, unknown_key
 from experiments.config.settings import PRECISIONS, Batch, Budget, Checkpoint, Data, Logger, Recipe, Settings
@@ -33,7 +34,7 @@ SECTIONS = {
 # Top-level keys that go into `Settings` as they are.
 PLAIN = (
     *("seed", "image_size", "runs_dir", "rerun", "retry_failed", "deterministic", "compile", "grad_checkpointing"),
-    *("device", "threads", "workers"),
+    *("device", "threads", "workers", "init_from"),
 )
 # Names that say which file a group was composed from; typing one would make a record lie about its values.
 GROUP_NAMES = ("recipe", "budget", "data", "logger", "regime", "roadmap", "study")
@@ -53,14 +54,20 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
     _check_whole(config, overrides)
     _check_group_names(config, typed)
     _check_fixed_values(config)
-    changes, techniques = _set_of(config)
+    source = network_of(config, typed)
+    if source is not None:
+        config = {**config, "regime": {**config["regime"], **regime(source.about["regime"])}}
+    changes, techniques = _set_of(config) if source is None else (network_changes(source), ())
     training = trained(config, changes, roadmap_named(config["roadmap"]["name"]).end.changes, typed)
     _refuse_empty(config, training)
     parts = _parts(config, training)
     recipe = without(parts["recipe"], (*parts["recipe"].without, *techniques), typed)
     _refuse_idle(recipe, config, typed)
     flags = {key: value for key, value in config["design"].items() if value != MISSING}
-    design = _resolve_design(config, changes, recipe, parts["data"], flags)
+    if source is None:
+        design = _resolve_design(config, changes, recipe, parts["data"], flags)
+    else:
+        design = source.design.replace(drop_path=recipe.drop_path, dropout=recipe.dropout).replace(**flags)
     recipe = dataclasses.replace(recipe, **{key: getattr(design, key) for key in flags_asked_by("recipe")})
     if "stem_stride" in flags:
         parts["data"] = dataclasses.replace(parts["data"], stem_stride=design.stem_stride)

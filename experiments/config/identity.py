@@ -74,6 +74,8 @@ def _asked(settings: Settings) -> dict[str, Any]:
         "precision": settings.precision,
         "seed": settings.seed,
     }
+    if settings.init_weights is not None:
+        asked["init_weights"] = settings.init_weights
     plain: dict[str, Any] = json.loads(json.dumps(asked, allow_nan=False))
     return plain
 

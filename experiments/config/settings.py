@@ -67,6 +67,8 @@ class Recipe:
     opt: Mapping[str, Any] = later({}, Options(), before={})  # the optimizer's own arguments: {eps: 1e-6}
     weight_decay: float = ruled(0.05, Range(0, 10))
     decay_all: bool = False  # True: also biases, norms and layer scale
+    layer_decay: float = later(1.0, Range(0, 1, open_low=True), before=1.0)  # a layer's rate over the next one's
+    freeze: tuple[str, ...] = later((), before=())  # modules that stay as they are: [stem, stages.0], [stem, stages]
     schedule: str = ruled("cosine", Choice(tuple(SCHEDULES)))  # applied per step
     warmup_epochs: float = ruled(20.0, Range(0, 100_000))  # linear from 0, per step
     min_lr: float = ruled(1e-6, Range(0, 1000))  # cosine's end
@@ -248,9 +250,11 @@ class Settings:
         None
     )  # dotted keys that the changes set -> their values without the changes
     label: str = resolved("")  # the step, or a canonical name of the set
+    init_weights: str | None = resolved(None)  # SHA-256 of the weights that `init_from` names
     study: str | None = resolved(None)  # the study that asked for it first
     lr: float = resolved(0.0)  # peak learning rate after scaling to batch.size
 
+    init_from: str | None = None  # weights to start from: RUN, FILE.safetensors, hf-hub:USER/NAME, timm:NAME
     runs_dir: str = "runs"
     rerun: bool = False
     retry_failed: bool = False

@@ -46,9 +46,9 @@ log = logging.getLogger(__name__)
 
 
 def public(settings: Settings) -> dict[str, Any]:
-    """The settings as plain nested values, without the two paths that belong to a machine (runs_dir, data.root)."""
+    """The settings as plain nested values, without the paths of a machine (runs_dir, data.root, init_from)."""
     config = parse(dump(dataclasses.asdict(settings)))  # tuples become lists
-    del config["runs_dir"], config["data"]["root"]
+    del config["runs_dir"], config["init_from"], config["data"]["root"]
     plain: dict[str, Any] = config
     return plain
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from experiments.config.identity import RESULTS_VERSION, run_id
 from experiments.config.settings import MACHINE_KEYS, Settings
@@ -135,11 +136,19 @@ def freeze(
         "roadmap": roadmap,
         **({"orders": [list(order) for order in orders]} if orders else {}),
         "jobs": asked,
-        "runs": [{"run_id": key, "label": run.label, "settings": public(run)} for key, run in runs.items()],
+        "runs": [{"run_id": key, "label": run.label, "settings": _frozen(run)} for key, run in runs.items()],
     }
     atomic.make_folder(path.parent)
     atomic.replace(path, [dump(content, indent=1)])
     return FrozenStudy(name, path, tuple(runs.values()), generator, tuple(map(tuple, orders)), roadmap)
+
+
+def _frozen(run: Settings) -> dict[str, Any]:
+    """The settings of a run as its study keeps them: with the place of its first weights, for its job."""
+    place = run.init_from
+    if place is not None and Path(place).exists():
+        place = str(Path(place).resolve())
+    return public(run) | ({"init_from": place} if place else {})
 
 
 def seconds_beside(runs: Sequence[Settings], since: float) -> list[float]:

@@ -60,11 +60,16 @@ def _recipe(outer: Sequence[str], entry: Sequence[str]) -> Recipe:
 
 
 def settings_of(job: Sequence[str]) -> Settings:
-    """The settings of one job, with the checksum of its data."""
+    """The settings of one job, with the checksum of its data and of the weights that it starts from."""
     from experiments.data import with_checksum
 
     settings = settings_from(compose(job), job)
-    return settings.replace(data=with_checksum(settings.data))
+    settings = settings.replace(data=with_checksum(settings.data))
+    if settings.init_from is None:
+        return settings
+    from experiments.training.start import with_weights  # imports torch
+
+    return with_weights(settings)
 
 
 def _settings_of_many() -> Callable[[Sequence[str]], Settings]:

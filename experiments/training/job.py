@@ -22,6 +22,7 @@ from experiments.training.losses import Loss
 from experiments.training.mixing import Mixing
 from experiments.training.optim import build_optimizer, learning_rate
 from experiments.training.progress import Reporter
+from experiments.training.start import freeze, start_from_weights
 from experiments.training.state import TrainState
 from roadmap import build
 
@@ -143,9 +144,11 @@ def build_state(settings: Settings, source: DataSource, device: torch.device) ->
     """The network with its initial weights, a function of the seed, and what trains it."""
     torch.manual_seed(derive("init", settings.seed))
     model = build(settings.design, num_classes=source.num_classes, in_chans=source.in_chans)
+    start_from_weights(model, settings)
     model.to(device).to(memory_format=torch.channels_last)
     model.set_grad_checkpointing(settings.grad_checkpointing)
     ema = Ema(model, settings.recipe.ema) if settings.recipe.ema else None
+    frozen = freeze(model, settings.recipe.freeze)
     compile_network(model, settings.compile)
     optimizer = build_optimizer(model, settings.recipe, settings.lr)
-    return TrainState(model, optimizer, gradient_scaler(settings.precision, device), ema)
+    return TrainState(model, optimizer, gradient_scaler(settings.precision, device), ema, frozen)

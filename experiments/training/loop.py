@@ -106,6 +106,8 @@ def train_epoch(job: Job) -> None:
     steps = range(counters.step, job.layout.steps)
     batches = iter(job.source.train(counters.epoch, steps, job.layout.micro_batches(job.ranks.rank)))
     job.network.train()
+    for part in job.state.frozen:
+        part.eval()  # or its running averages would go on
     for _ in steps:
         job.losses.push(train_step(job, islice(batches, job.layout.accumulation)))
         counters.step += 1

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from experiments.config.registry import OPTIMIZERS, SCHEDULES
 from experiments.config.settings import Recipe
 from experiments.errors import ConfigError
+from roadmap.network import RoadmapNet
 
 Kind = TypeVar("Kind", bound=Optimizer)
 LAMB_SINCE = (1, 0, 31)  # counts its steps in a tensor, which checkpoints hold
@@ -19,19 +20,31 @@ GUARDED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # a
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
-    """The trainable parameters as one group that weight decay reaches and one that it does not.
+    """The trainable parameters as one group that weight decay reaches and one that it does not, or so many per layer.
 
     Biases, norm weights and layer scale are the parameters with one dimension; they go without decay unless
-    `recipe.decay_all` (paper, Appendix A.1, against torchvision's recipe).
+    `recipe.decay_all` (paper, Appendix A.1, against torchvision's recipe). With `recipe.layer_decay` each layer has
+    groups of its own, whose rate is `lr_scale` times the schedule's (paper, Appendix A.2).
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in parameters if recipe.decay_all or parameter.ndim > 1]
-    free = [parameter for parameter in parameters if not (recipe.decay_all or parameter.ndim > 1)]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    scales = _rate_scales(cast(RoadmapNet, model), recipe.layer_decay) if recipe.layer_decay < 1 else {}
+    groups: dict[tuple[float, bool], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decayed, scale = recipe.decay_all or parameter.ndim > 1, scales.get(name, 1.0)
+        own = {"params": [], "weight_decay": recipe.weight_decay if decayed else 0.0}
+        if scales:
+            own["lr_scale"] = scale
+        groups.setdefault((scale, not decayed), own)["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _rate_scales(model: RoadmapNet, decay: float) -> dict[str, float]:
+    """Parameter -> its rate over the head's: a layer is the stem, a block, or the head."""
+    names = [name for name, _ in model.named_parameters()]
+    layers = model.layers()
+    of = {name: next(i for i, starts in enumerate(layers) if name.startswith(starts)) for name in names}
+    return {name: decay ** (len(layers) - 1 - layer) for name, layer in of.items()}
 
 
 def adamw(groups: list[dict], recipe: Recipe, peak: float) -> Optimizer:
@@ -109,7 +122,7 @@ def _spared(kind: type[Kind]) -> type[Kind]:
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Give every parameter group the rate of the coming step."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 def learning_rate(recipe: Recipe, peak: float, step: int, steps_per_epoch: int) -> float:

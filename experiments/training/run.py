@@ -1,6 +1,5 @@
 """One run from start to sealed record. Reads top to bottom: rendezvous, record, data, network, resume, epochs, seal."""
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ from experiments.strict_json import dump
 from experiments.training.loggers import MirroredRun, Mirrors
 from experiments.training.loop import Job, NonFiniteError, run_epoch
 from experiments.training.progress import Reporter
+from experiments.training.start import with_weights
 from experiments.training.summary import compose_result
 from roadmap.pretrained import Pretrained
 
@@ -44,8 +44,7 @@ def run(settings: Settings) -> dict[str, Any]:
     switches = process_switches(device, settings.threads, settings.precision, settings.deterministic)
     with switches, ranks_of(rendezvous, device) as ranks, ExitStack() as stack, machine_failures():
         # ---- the record
-        checksum = ranks.on_main(lambda: with_checksum(settings.data).checksum)
-        settings = settings.replace(data=dataclasses.replace(settings.data, checksum=checksum))
+        settings = ranks.on_main(lambda: with_weights(settings.replace(data=with_checksum(settings.data))))
         identity = Identity.of(settings)
         run_dir = RunDir.locate(settings, identity)
         sealed = ranks.on_main(lambda: _take(run_dir, settings, identity, device, stack))

@@ -40,6 +40,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: Ema | None
+    frozen: tuple[nn.Module, ...] = ()  # parts of the network that are not trained
     counters: Counters = field(default_factory=Counters)
 
     def networks(self) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
         "device": device_name(job.device),
         "threads": torch.get_num_threads(),
         "git": git_state(),
-        **{key: asked[key] for key in ("idle", "replaced") if asked[key]},
+        **{key: asked[key] for key in ("init_weights", "idle", "replaced") if asked[key]},
         **({"diverged": diverged} if diverged else {}),
         **({"damaged_images": source.damaged} if source.damaged else {}),
         **({"warnings": [warning]} if warning else {}),

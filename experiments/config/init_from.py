@@ -1,0 +1,49 @@
+"""The network of `init_from`: a run that starts from weights and names no step is of the network that they are of."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import ConfigError
+from roadmap.changes import FILES
+from roadmap.pretrained import Pretrained
+from roadmap.regimes import REGIMES
+
+HUB, TIMM = "hf-hub:", "timm:"
+
+
+def network_of(config: Mapping[str, Any], typed: set[str]) -> Pretrained | None:
+    """What lies beside the weights that a run starts from; None where it starts from none or says itself what it is.
+
+    Raises:
+        ConfigError: nothing says which network the weights are of, or the regime was typed and is another.
+        WeightsError: there are no such weights.
+    """
+    place = config["init_from"]
+    if place is None or config["step"] or config["add"] or config["drop"] or config["match_gmacs"] is not None:
+        return None
+    found = _described(place)
+    if found is None:
+        raise ConfigError(f"init_from={place}: nothing says which network it is; add it, e.g. +step=resnet50")
+    known = found.about.get("regime") in REGIMES
+    if "regime" in typed and config["regime"]["name"] != found.about.get("regime"):
+        raise ConfigError(f"regime={config['regime']['name']} contradicts init_from={place}: drop it")
+    about = {**found.about, "regime": found.about["regime"] if known else config["regime"]["name"]}
+    return Pretrained(found.design, found.num_classes, found.in_chans, about=about)
+
+
+def network_changes(found: Pretrained) -> tuple[str, ...]:
+    """The changes of the network that weights come from, as far as they are known here; how it was trained is past."""
+    names = found.about.get("changes") or ()
+    return tuple(name for name in names if name in FILES and not FILES[name].trains_otherwise)
+
+
+def _described(place: str) -> Pretrained | None:
+    if place.startswith(TIMM):
+        return None
+    if place.startswith(HUB):
+        from roadmap.weights import find_weights  # imports torch, and may download
+
+        return find_weights(place).pretrained
+    path = Path(place)
+    return Pretrained.beside(path if path.is_dir() else path.parent)
