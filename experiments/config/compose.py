@@ -54,9 +54,7 @@ def settings_from(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
     _check_whole(config, overrides)
     _check_group_names(config, typed)
     _check_fixed_values(config)
-    source = network_of(config, typed)
-    if source is not None:
-        config = {**config, "regime": {**config["regime"], **regime(source.about["regime"])}}
+    source = network_of(config)
     changes, techniques = _set_of(config) if source is None else (network_changes(source), ())
     training = trained(config, changes, roadmap_named(config["roadmap"]["name"]).end.changes, typed)
     _refuse_empty(config, training)

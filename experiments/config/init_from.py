@@ -12,11 +12,11 @@ from roadmap.regimes import REGIMES
 HUB, TIMM = "hf-hub:", "timm:"
 
 
-def network_of(config: Mapping[str, Any], typed: set[str]) -> Pretrained | None:
+def network_of(config: Mapping[str, Any]) -> Pretrained | None:
     """What lies beside the weights that a run starts from; None where it starts from none or says itself what it is.
 
     Raises:
-        ConfigError: nothing says which network the weights are of, or the regime was typed and is another.
+        ConfigError: nothing says which network the weights are of, or they are of another regime than the config.
         WeightsError: there are no such weights.
     """
     place = config["init_from"]
@@ -25,11 +25,10 @@ def network_of(config: Mapping[str, Any], typed: set[str]) -> Pretrained | None:
     found = _described(place)
     if found is None:
         raise ConfigError(f"init_from={place}: nothing says which network it is; add it, e.g. +step=resnet50")
-    known = found.about.get("regime") in REGIMES
-    if "regime" in typed and config["regime"]["name"] != found.about.get("regime"):
-        raise ConfigError(f"regime={config['regime']['name']} contradicts init_from={place}: drop it")
-    about = {**found.about, "regime": found.about["regime"] if known else config["regime"]["name"]}
-    return Pretrained(found.design, found.num_classes, found.in_chans, about=about)
+    regime = found.about.get("regime")
+    if regime in REGIMES and regime != config["regime"]["name"]:  # the recipe's stochastic depth follows the regime
+        raise ConfigError(f"init_from={place} is a network of regime={regime}: add regime={regime}")
+    return found
 
 
 def network_changes(found: Pretrained) -> tuple[str, ...]:

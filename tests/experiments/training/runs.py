@@ -83,7 +83,7 @@ def result(run: Path) -> dict[str, Any]:
 def fingerprint(run: Path) -> dict[str, str]:
     """Hashes of everything that may not depend on how a run was computed; timing fields and commit apart."""
     record = {key: value for key, value in result(run).items() if key not in (*TIMING_FIELDS, "git")}
-    parts = {name: (run / name).read_bytes() for name in ("last.safetensors", "metrics.jsonl")}
+    parts = {name: (run / name).read_bytes() for name in ("last.safetensors", "config.json", "metrics.jsonl")}
     parts["result.json"] = json.dumps(record, sort_keys=True).encode()
     return {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from experiments.data import open_data
 from experiments.errors import DivergedError, InterruptedRun, StorageError
+from experiments.runtime.distributed import Ranks
 from experiments.store.checkpoint import MANIFEST, Checkpoints
 from experiments.store.run_dir import RunDir
 from experiments.training import job, loop
@@ -18,8 +20,8 @@ from experiments.training.ema import Ema
 from experiments.training.job import build_state
 from experiments.training.loop import Job
 from experiments.training.summary import compose_result
-from experiments.training.validate import Validation
-from roadmap import complexity_of
+from experiments.training.validate import Validation, validate
+from roadmap import complexity_of, load
 from tests.experiments.training.runs import (
     BN,
     LATER,
@@ -52,8 +54,14 @@ def test_a_run_leaves_its_record_and_is_not_trained_twice(
     assert len([line for line in said.splitlines() if line.startswith("epoch ")]) == 2
     epochs = lines(run)
     assert [(line["epoch"], line["step"]) for line in epochs] == [(1, 4), (2, 8)]
-    assert set(epochs[0]) == {"epoch", "step", "lr", "train_loss", "loss", "top1", "top1_ema"}
+    assert set(epochs[0]) == {"epoch", "step", "lr", "train_loss", "loss", "top1", "top5", "top1_ema"}
     assert record["top1"] == epochs[-1]["top1"]
+    assert record["top5"] == epochs[-1]["top5"] >= record["top1"]
+    assert len(record["class_names"]) == 10
+    for weights, top1 in (("last", "top1"), ("ema", "top1_ema")):
+        network = load(run, weights=weights)
+        scored = validate(network, open_data(settings, device="cpu"), Ranks(), device=torch.device("cpu"))
+        assert scored.top1 == record[top1]
     assert record["loss"] == epochs[-1]["loss"]
     assert record["top1_best"] == max(line["top1"] for line in epochs)
     assert record["top1_ema"] == epochs[-1]["top1_ema"]
@@ -65,6 +73,9 @@ def test_a_run_leaves_its_record_and_is_not_trained_twice(
         "config.yaml",
         "timing.jsonl",
         "last.safetensors",
+        "ema.safetensors",
+        "config.json",
+        "model.safetensors",
         "environment.json",
     }
     monkeypatch.setattr(engine, "_work", None)  # a second training would fail
@@ -74,6 +85,7 @@ def test_a_run_leaves_its_record_and_is_not_trained_twice(
 
 class _Ten:
     num_classes, in_chans, train_size, eval_size, damaged = 10, 3, 64, 24, 0
+    class_names = tuple("0123456789")
 
 
 def test_costs_are_the_runs_own_and_the_papers(tmp_path: Path) -> None:
@@ -96,7 +108,7 @@ def test_gradient_checkpointing_reaches_every_stage(tmp_path: Path, asked: bool)
 def test_top1_ema_is_that_of_the_averaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def score(network: nn.Module, *_: Any, **__: Any) -> Validation:
         trained = next(network.parameters()).requires_grad
-        return Validation(loss=1.0, top1=25.0 if trained else 75.0, images=24)
+        return Validation(loss=1.0, top1=25.0 if trained else 75.0, images=24, top5=90.0)
 
     monkeypatch.setattr(loop, "validate", score)
     record = engine.run(settings_of(tmp_path, "recipe.ema=0.9", "recipe.epochs=1"))
