@@ -78,6 +78,8 @@ OFF = {
     "ema_every": 1,
     "loss": "cross_entropy",
     "opt": {},
+    "layer_decay": 1,
+    "freeze": (),
     "auto_augment": None,
     "trivial_augment": False,
     "dropout": 0,
@@ -142,10 +144,24 @@ TORCHVISION = {
     "interpolation": "bilinear",
     "eval_crop": 224 / 256,
 }
+# The paper, Appendix A.2, with the decay by layer of its larger networks; without EMA.
+FINE_TUNING = {
+    **TABLE_5,
+    "epochs": 30,
+    "base_lr": 5e-5,
+    "lr_batch": 512,
+    "layer_decay": 0.8,
+    "weight_decay": 1e-8,
+    "warmup_epochs": 0,
+    "mixup": 0,
+    "cutmix": 0,
+}
 RECIPE_TABLES = {
     "enhanced": (TABLE_5 | OFF, {"size": 4096, "micro": 128}, 4e-3, {"name", "lr", "without", "momentum"}),
     "original": (TORCHVISION | OFF, {"size": 256, "micro": 32}, 0.1, {"name", "lr", "without", "betas", "min_lr"}),
+    "finetune": (OFF | FINE_TUNING, {"size": 512, "micro": 128}, 5e-5, {"name", "lr", "without", "momentum"}),
 }
+STEP_OF = {"enhanced": "enhanced_recipe", "original": "resnet50", "finetune": None}
 
 
 @pytest.mark.parametrize("recipe", RECIPE_TABLES)
@@ -159,7 +175,7 @@ def test_recipes_are_the_published_ones(recipe: str) -> None:
     assert dataclasses.asdict(composed.batch) == batch
     assert composed.lr == pytest.approx(rate, rel=1e-12)
     assert (composed.image_size, composed.data.classes) == (224, 1000)
-    assert composed.step == ("enhanced_recipe" if recipe == "enhanced" else "resnet50")
+    assert composed.step == STEP_OF[recipe]
 
 
 @pytest.mark.parametrize("regime, rate", [("tiny", 0.1), ("base", 0.5), ("micro", 0.0)])

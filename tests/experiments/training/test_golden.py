@@ -12,8 +12,8 @@ import torch
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy
 from timm.optim import Lamb, NAdamW, param_groups_weight_decay
-from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from timm.utils import ModelEmaV3, accuracy
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from experiments.config.identity import RESULTS_VERSION
@@ -118,8 +118,8 @@ def _rate(settings: Settings, step: int, per_epoch: int) -> float:
 def _score(model: nn.Module, data: DataSource) -> dict[str, float]:
     found = [(model.eval()(images), labels) for images, labels in data.evaluate()]
     logits, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
-    right: Tensor = logits.argmax(1) == labels
-    return {"loss": cross_entropy(logits, labels).item(), "top1": 100 * right.double().mean().item()}
+    top1, top5 = (float(share) for share in accuracy(logits.double(), labels, topk=(1, 5)))
+    return {"loss": cross_entropy(logits, labels).item(), "top1": top1, "top5": top5}
 
 
 # ---- a wrong engine is noticed
