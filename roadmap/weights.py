@@ -203,11 +203,10 @@ def _downloaded_of_timm(name: str) -> dict[str, Tensor]:
 @contextmanager
 def _hub_errors(source: str) -> Iterator[None]:
     """What the Hub's library refuses or cannot reach, as one line."""
-    import httpx
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         yield
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise WeightsError(f"{source} cannot be downloaded ({reason[:200]})") from None

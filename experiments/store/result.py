@@ -64,7 +64,7 @@ OPTIONAL_FIELDS: dict[str, Field] = {
     "batch": OBJECT,
     "precision": TEXT,
     "image_size": COUNT,
-    "init_weights": MAYBE_TEXT,  # SHA-256 of the weights that it started from
+    "init_from": TEXT,  # SHA-256 of the weights that it started from
     "top5": PER_CENT,  # last epoch
     "class_names": Field((list,)),  # in the order of the network's outputs
     "eval_size": COUNT,  # images that top1 was measured on: its sampling error follows from them

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,7 +13,6 @@ from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.utils import ModelEmaV3, accuracy, dispatch_clip_grad
 from torch import Tensor, nn
-from torch.nn import functional
 
 import roadmap.timm_models  # noqa: F401  (registers the networks)
 
@@ -47,6 +47,7 @@ def arguments(**changed) -> SimpleNamespace:
 def create(args: SimpleNamespace) -> nn.Module:
     """With every keyword that the script passes, most of them unset."""
     torch.manual_seed(0)
+    np.random.seed(0)  # mixup's
     model = timm.create_model(
         NAME,
         pretrained=False,
@@ -110,8 +111,8 @@ def top1(model: nn.Module) -> float:
 @pytest.mark.parametrize("way", [{"layer_decay": 0.8}, {"grad_checkpointing": True}, {"torchscript": True}, {}])
 def test_trains_unchanged(way) -> None:
     model, ema, losses = train(arguments(**way))
-    assert losses[-1] < losses[0] / 3
-    assert top1(model) > 90 and top1(ema.module) > 90
+    assert sum(losses[-4:]) / 4 < losses[0] / 3
+    assert top1(model) > 80 and top1(ema.module) > 80  # guessing: 25
 
 
 def test_the_data_of_a_run_follow_from_the_network() -> None:
@@ -124,4 +125,4 @@ def test_a_file_of_weights_is_loaded(tmp_path) -> None:
     nn.init.ones_(model.head.fc.weight)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "weights.safetensors")
     again = create(arguments(checkpoint_path=str(tmp_path / "weights.safetensors")))
-    assert functional.mse_loss(again.head.fc.weight, torch.ones(())) == 0
+    assert bool((again.head.fc.weight == 1).all())

@@ -59,7 +59,10 @@ def watch(allowed: Path, report: Path) -> Callable[[], None]:
         elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and outside(arguments[0]):
             attempt = f"open {arguments[0]!r:.100}"
         elif event in WRITING and not (event == "os.mkdir" and os.path.isdir(arguments[0])):
-            paths, at = arguments[: WRITING[event]], arguments[-1] if isinstance(arguments[-1], int) else -1
+            paths = arguments[: WRITING[event]]
+            if event == "os.symlink":  # a link is where it lies, and points on from there
+                paths = (os.path.join(os.path.dirname(paths[1]), os.fspath(paths[0])), paths[1])
+            at = arguments[-1] if isinstance(arguments[-1], int) else -1
             attempt = f"{event} {arguments!r:.100}" if any(outside(path, at, False) for path in paths) else None
         if attempt:
             descriptor = os_open(str(report), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

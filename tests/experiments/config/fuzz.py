@@ -68,6 +68,8 @@ TOP = {
     "data.download": ["false", "false"],
     "data.reader": ["digits", "synthetic", "tape"],
     "device": ["cpu", "cpu", "tpu"],
+    "init_from": ["null", "null", "nowhere"],
+    "recipe.freeze": ["[]", "[stem]", "[stages.0]", "[stem,stages]"],
     "logger.mirrors": ["{wandb:true}", "{tensorboard:true,wandb:false}", "{mail:true}"],
 }
 # What a key needs beside it to have an effect or to be possible.

@@ -14,7 +14,7 @@ from experiments.config.settings import Settings
 from roadmap.errors import UserError
 from tests.experiments.config.fuzz import fuzzed_overrides, pools
 
-SETS = 550
+SETS = 600
 SHARDS = 4
 SEED = 20261122
 
@@ -29,9 +29,8 @@ def value_in(settings: Settings, key: str) -> Any:
 def same(found: Any, typed: str) -> bool:
     """Whether a setting holds what was typed."""
     if isinstance(found, tuple):
-        return [str(item) for item in found] == typed.strip("[]").split(",") or [float(item) for item in found] == [
-            float(item) for item in typed.strip("[]").split(",")
-        ]
+        words = [word for word in typed.strip("[]").split(",") if word]
+        return [str(item) for item in found] == words or list(found) == [float(word) for word in words]
     if isinstance(found, dict):
         return found.items() >= yaml.safe_load(typed.replace(":", ": ")).items()
     if isinstance(found, bool) or found is None:

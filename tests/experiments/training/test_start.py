@@ -92,7 +92,7 @@ def test_a_run_from_weights_is_stopped_and_ends_with_the_same_bytes(trained, tmp
     record = engine.run(from_weights(tmp_path / "stopped", *asked))
     whole, stopped = only_run(tmp_path / "whole"), only_run(tmp_path / "stopped")
     assert fingerprint(whole) == fingerprint(stopped)
-    assert record["init_weights"] == result(whole)["init_weights"] == weights_hash(str(trained))
+    assert record["init_from"] == result(whole)["init_from"] == weights_hash(str(trained))
     assert str(tmp_path) not in (whole / "config.yaml").read_text() + (whole / "result.json").read_text()
     before, after = load_file(trained / "last.safetensors"), load_file(whole / "last.safetensors")
     moved = {name for name in before if not torch.equal(before[name], after[name])}
