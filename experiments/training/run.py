@@ -1,5 +1,6 @@
 """One run from start to sealed record. Reads top to bottom: rendezvous, record, data, network, resume, epochs, seal."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,7 +45,8 @@ def run(settings: Settings) -> dict[str, Any]:
     switches = process_switches(device, settings.threads, settings.precision, settings.deterministic)
     with switches, ranks_of(rendezvous, device) as ranks, ExitStack() as stack, machine_failures():
         # ---- the record
-        settings = ranks.on_main(lambda: with_weights(settings.replace(data=with_checksum(settings.data))))
+        checksum, weights = ranks.on_main(lambda: _contents(settings))
+        settings = settings.replace(data=dataclasses.replace(settings.data, checksum=checksum), init_weights=weights)
         identity = Identity.of(settings)
         run_dir = RunDir.locate(settings, identity)
         sealed = ranks.on_main(lambda: _take(run_dir, settings, identity, device, stack))
@@ -53,6 +55,11 @@ def run(settings: Settings) -> dict[str, Any]:
         # ---- the work
         stack.enter_context(_failure_recorded(run_dir, ranks))
         return _work(settings, identity, ranks, device, run_dir, stack)
+
+
+def _contents(settings: Settings) -> list[str | None]:
+    """Hashes of what a run reads: its data, and the weights that it starts from."""
+    return [with_checksum(settings.data).checksum, with_weights(settings).init_weights]
 
 
 @contextmanager
