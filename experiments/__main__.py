@@ -12,8 +12,11 @@ from roadmap.pipes import quietly
 COMMANDS = {
     "evaluate": (
         "experiments.commands.evaluate",
-        "evaluate a finished run, or torchvision's or timm's weights, on a data set",
+        "evaluate a trained network, or torchvision's or timm's weights, on a data set",
     ),
+    "predict": ("experiments.commands.predict", "the likeliest classes of images, by a trained network"),
+    "export": ("experiments.commands.export", "a trained network as a folder for the Hub, ONNX, torch.export, weights"),
+    "push": ("experiments.commands.push", "a trained network to the Hugging Face Hub, with its model card"),
     "plan": ("experiments.commands.plan", "a study as a table: which runs, their state, hours, disk and cost"),
     "status": ("experiments.commands.status", "how every run of a folder stands, while a study runs and afterwards"),
     "bench": ("experiments.bench.cli", "measure speed side by side with other libraries"),

@@ -6,9 +6,9 @@ design under `roadmap`.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -18,6 +18,9 @@ from roadmap.files import CONF
 from roadmap.fit import WeightsError
 from roadmap.resolve import design_for
 from roadmap.steps import BY_NAME, DEFAULT
+
+if TYPE_CHECKING:
+    from roadmap.network import RoadmapNet
 
 CONFIG = "config.json"
 CLASSIFIER, FIRST_CONV = "head.fc", "stem.conv"
@@ -67,6 +70,13 @@ class Pretrained:
             "first_conv": FIRST_CONV,
             "classifier": CLASSIFIER,
         }
+
+    def of(self, model: "RoadmapNet") -> "Pretrained":
+        """The same of a network as it was built, with names of classes where they are as many."""
+        names = self.label_names if len(self.label_names) == model.num_classes else ()
+        return replace(
+            self, design=model.design, num_classes=model.num_classes, in_chans=model.in_chans, label_names=names
+        )
 
     def config(self) -> dict[str, Any]:
         """The content of `config.json`."""

@@ -1,161 +1,182 @@
-"""`python -m experiments evaluate RUN_OR_WEIGHTS`: a finished run or published weights on any data set."""
+"""`python -m experiments evaluate TARGET`: a trained network on its own data set or any other."""
 
 import argparse
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
 
+from experiments.commands.target import add_target, class_names, folder_of, network_of
 from experiments.config.settings import PRECISIONS, Batch, Budget, Data, Recipe, Settings
 from experiments.data import DataSource, open_data
-from experiments.errors import ConfigError
-from experiments.runtime.device import pick_device, process_switches
+from experiments.data.from_files import FileSource
+from experiments.data.readers import folder
+from experiments.data.source import Pipeline
+from experiments.errors import ConfigError, DataError
+from experiments.runtime.device import autocast, pick_device, process_switches
 from experiments.runtime.distributed import Ranks
-from experiments.store.checkpoint import load_weights
-from experiments.store.run_dir import RunDir
+from experiments.strict_json import MEBIBYTE, parse, read_bytes
 from experiments.training.validate import Validation, validate
-from roadmap import build, design_for
-from roadmap.files import CONF
-from roadmap.interop import load_reference
-from roadmap.regimes import REGIMES
-from roadmap.steps import DEFAULT, END, ROADMAPS, START
+from roadmap.files import found, read
+from roadmap.network import RoadmapNet
 
-LAYER_SCALE = 1e-6  # what published ConvNeXt weights were trained with; its value is in the weights
-CLASSIFIER_BIASES = ("fc.bias", "head.fc.bias", "classifier.2.bias", "head.bias")  # in the layouts of others
-WORDNET_ID = re.compile(r"n\d{8}")
+REAL_LIMIT = 64 * MEBIBYTE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("target", type=Path, help="a finished run's directory, or a .safetensors file of weights")
-    parser.add_argument("--data", help="a file of conf/data (default: the run's own; imagenet for weights)")
-    parser.add_argument("--root", help="the data set's folder")
-    parser.add_argument("--image-size", type=int, help="side in pixels (default: the run's, or the data set's)")
-    parser.add_argument("--step", help="the network of a weights file")
+    add_target(parser)
+    parser.add_argument("--data", help="a file of conf/data (default: that of the run; imagenet for other weights)")
     parser.add_argument(
-        "--roadmap", choices=tuple(ROADMAPS), default=DEFAULT.name, help=f"whose step it is (default: {DEFAULT.name})"
+        "--root", type=Path, help="the data set's folder: train/ and val/, val/ alone, or class folders alone"
     )
-    parser.add_argument("--regime", choices=REGIMES, default="tiny", help="its size (default: tiny)")
+    parser.add_argument("--real", type=Path, help="ReaL labels of ImageNet's validation images (real.json)")
+    parser.add_argument("--image-size", type=int, help="side in pixels (default: the network's)")
     parser.add_argument("--batch", type=int, default=64, help="images per forward pass")
-    parser.add_argument("--precision", choices=PRECISIONS, help="default: the run's, or fp32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=2)
 
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and print one line; returns the exit code."""
-    found = validation_of(options)
-    print(f"top1 {found.top1:.2f}  loss {found.loss:.4f}  {found.images} images")
+    model = network_of(options)
+    settings = _settings(options, model)
+    device = pick_device(settings.device)
+    with process_switches(device, settings.threads, settings.precision, settings.deterministic):
+        source = _source(options, settings, device)
+        try:
+            model.to(device).to(memory_format=torch.channels_last)
+            print(_scored(options, model, source, device))
+        finally:
+            source.close()
     return 0
 
 
-def validation_of(options: argparse.Namespace) -> Validation:
-    """The validation of what `options.target` names. Raises ConfigError, DataError or StorageError."""
-    finished = options.target.is_dir()
-    settings = _of_run(options) if finished else _of_weights(options)
-    device = pick_device(settings.device)
-    with process_switches(device, settings.threads, settings.precision, settings.deterministic):
-        source = open_data(settings, device=device)
-        try:
-            model = _load_run(options.target) if finished else _load_reference(options.target, settings)
-            model.to(device).to(memory_format=torch.channels_last)
-            columns = _columns(model, source, device)
-            return validate(model, source, Ranks(), device=device, precision=settings.precision, columns=columns)
-        finally:
-            source.close()
+def _scored(options: argparse.Namespace, model: RoadmapNet, source: DataSource, device: torch.device) -> str:
+    if options.real:
+        return _by_real_labels(options, model, source, device)
+    columns = columns_of(class_names(model), model.num_classes, source.class_names)
+    chosen = None if columns is None else torch.tensor(columns, device=device)
+    score = validate(model, source, Ranks(), device=device, precision=options.precision, columns=chosen)
+    return _line(score)
 
 
-def _of_run(options: argparse.Namespace) -> Settings:
-    """The settings of a finished run, with what the command line says about data and machine."""
-    if RunDir(options.target).state() != "finished":
-        raise ConfigError(f"{options.target} is not a finished run: it has no sealed result.json")
-    settings = _read_settings(options.target)
-    own = settings.data if options.data is None else _data(options.data)[0]
-    size = options.image_size or (settings.image_size if options.data is None else own.image_size)
-    return _here(settings, options, own, size, settings.recipe)
+def _line(score: Validation) -> str:
+    return f"top1 {score.top1:.2f}  top5 {score.top5:.2f}  loss {score.loss:.4f}  {score.images} images"
 
 
-def _of_weights(options: argparse.Namespace) -> Settings:
-    """Settings that describe the network of a weights file, as far as evaluation needs them."""
-    if not options.target.is_file():
-        raise ConfigError(f"{options.target} is neither a run's directory nor a weights file")
-    if options.step is None:
-        raise ConfigError(f"--step is needed for a weights file: {START.name}, {END.name} or another published network")
-    data, limits = _data(options.data or "imagenet")
-    scale = LAYER_SCALE if options.step == END.name else None
-    design = design_for(options.step, options.regime, roadmap=options.roadmap, layer_scale=scale)
-    blank = Settings(design, options.regime, Recipe(), Budget("paper"), Batch(), data, label=options.step)
-    return _here(blank, options, data, options.image_size or data.image_size, Recipe(**limits))
+def columns_of(outputs: Sequence[str], count: int, classes: Sequence[str]) -> list[int] | None:
+    """The outputs of a network that a data set is about, in the order of its classes; None for all as they are.
+
+    Args:
+        outputs: the names of its outputs, empty where they are not known.
+        count: how many outputs it has.
+        classes: the data set's class names; numbers (ImageNet-V2's folders) are outputs themselves.
+
+    Raises:
+        ConfigError: the network does not know a class.
+    """
+    place = {name: index for index, name in enumerate(outputs)}
+    if set(classes) <= set(place):
+        chosen = [place[name] for name in classes]
+    elif all(name.isdecimal() and int(name) < count for name in classes):
+        chosen = [int(name) for name in classes]
+    elif len(classes) == count:
+        return None
+    else:
+        missing = [name for name in classes if name not in place]
+        raise ConfigError(
+            f"--data, --root: {len(missing)} of {len(classes)} classes are not among the network's {count}: "
+            f"{', '.join(missing[:5])}"
+        )
+    return None if chosen == list(range(count)) else chosen
 
 
-def _here(settings: Settings, options: argparse.Namespace, data: Data, size: int, recipe: Recipe) -> Settings:
-    return settings.replace(
-        data=dataclasses.replace(data, root=options.root, checksum=None),
-        recipe=recipe,
+def _settings(options: argparse.Namespace, model: RoadmapNet) -> Settings:
+    """Settings that say what evaluation needs: the data, and how the network wants its images."""
+    data, limits = _data(options)
+    wants: dict[str, Any] = model.pretrained_cfg or {}
+    described = options.step is None and bool(wants)
+    if described:
+        limits = {"eval_crop": wants["crop_pct"], "interpolation": wants["interpolation"]}
+        if data.channels == model.in_chans:
+            data = dataclasses.replace(data, mean=tuple(wants["mean"]), std=tuple(wants["std"]))
+    size = options.image_size or (wants["input_size"][-1] if described else data.image_size)
+    root = str(options.root) if options.root else None
+    return Settings(
+        model.design,
+        options.regime,
+        Recipe(**limits),
+        Budget("paper"),
+        Batch(options.batch, options.batch),
+        dataclasses.replace(data, root=root, checksum=None),
         image_size=size,
-        batch=Batch(options.batch, options.batch),
-        precision=options.precision or settings.precision,
+        precision=options.precision,
         device=options.device,
         workers=options.workers,
     )
 
 
-def _data(name: str) -> tuple[Data, dict[str, Any]]:
-    """The data set of conf/data/<name>.yaml, and how it wants its evaluation images cropped."""
-    names = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
-    if name not in names:
-        raise ConfigError(f"--data={name} is not one of: {', '.join(names)}")
-    content = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text())
+def _data(options: argparse.Namespace) -> tuple[Data, dict[str, Any]]:
+    """The data set that is asked for, else the run's own, and how its file wants evaluation images cropped."""
+    if options.data is None:
+        own = folder_of(options) / "config.yaml"
+        if own.is_file():
+            return _data_of_run(own), {}
+        options.data = "imagenet"
+    names = found("data")
+    if options.data not in names:
+        raise ConfigError(f"--data={options.data} is not one of: {', '.join(names)}")
+    content = read(names[options.data])
     crop = {key: value for key, value in content.get("recipe", {}).items() if key in ("eval_crop", "interpolation")}
     return Data(**content["data"]), crop
 
 
-def _read_settings(folder: Path) -> Settings:
-    """The settings in a run's config.yaml."""
+def _data_of_run(path: Path) -> Data:
     try:
-        values = yaml.safe_load(RunDir(folder).config.read_text())
-        return Settings.from_dict({key: value for key, value in values.items() if key not in ("run_id", "config_id")})
+        values = yaml.safe_load(path.read_text())
+        asked = {key: value for key, value in values.items() if key not in ("run_id", "config_id")}
+        return Settings.from_dict(asked).data
     except (OSError, yaml.YAMLError, AttributeError) as error:
-        raise ConfigError(f"{RunDir(folder).config} is unreadable: {error}".splitlines()[0]) from None
+        raise ConfigError(f"{path} is unreadable: {error}".splitlines()[0]) from None
 
 
-def _load_run(folder: Path) -> nn.Module:
-    """The network of a finished run with its final weights."""
-    settings, weights = _read_settings(folder), load_weights(RunDir(folder).weights)
-    classes, channels = weights["head.fc.weight"].shape[0], settings.data.channels
-    model = build(settings.design, num_classes=classes, in_chans=channels)
-    model.load_state_dict(weights)
-    return model
+def _source(options: argparse.Namespace, settings: Settings, device: torch.device) -> DataSource:
+    """The open data set; class folders without a train/ beside them are evaluated as they are."""
+    root = options.root
+    if root is None or settings.data.reader != "folder" or (root / folder.TRAIN).is_dir():
+        return open_data(settings, device=device)
+    if not root.is_dir():
+        raise DataError(f"--root={root} is not a folder")
+    return FileSource(Pipeline.of(settings), folder.evaluation_only(root), device)
 
 
-def _load_reference(path: Path, settings: Settings) -> nn.Module:
-    """The network that `settings` describe with torchvision's, timm's or the authors' weights."""
-    weights = load_weights(path)
-    biases: Sequence[Tensor] = [tensor for name, tensor in weights.items() if name in CLASSIFIER_BIASES]
-    if len(biases) != 1:
-        raise ConfigError(f"{path} holds no classifier of torchvision, timm or the authors ({CLASSIFIER_BIASES})")
-    model = build(settings.design, num_classes=len(biases[0]), in_chans=settings.data.channels)
-    load_reference(model, weights)
-    return model
+def _by_real_labels(options: argparse.Namespace, model: RoadmapNet, source: DataSource, device: torch.device) -> str:
+    """Top-1 by "Are we done with ImageNet?" (arXiv 2006.07159): any label of an image counts, images without none."""
+    if options.root is None:
+        raise ConfigError("--real needs --root, the folder of ImageNet's validation images")
+    try:
+        labels = parse(read_bytes(options.real, REAL_LIMIT))
+    except (OSError, ValueError) as error:
+        raise DataError(f"--real={options.real} is unreadable: {error}") from None
+    if not isinstance(labels, list) or len(labels) != source.eval_size:
+        raise DataError(f"--real={options.real} must list the labels of all {source.eval_size} images")
+    files: Any = folder.evaluation_only(options.root).evaluation
+    order = sorted(range(len(files)), key=lambda index: Path(files.names[index]).name)  # theirs is by file name
+    predicted = _predicted(model, source, device, options.precision)
+    hits = [predicted[index] in own for index, own in zip(order, labels, strict=True) if own]
+    return f"ReaL top1 {100 * sum(hits) / len(hits):.2f}  {len(hits)} images"
 
 
-def _columns(model: nn.Module, source: DataSource, device: torch.device) -> Tensor | None:
-    """Which outputs of an ImageNet network a data set of some of its classes (folders named n01440764) is about."""
-    known = int(model.get_classifier().out_features)  # type: ignore[operator]
-    if known == source.num_classes:
-        return None
-    names = source.class_names
-    if known != 1000 or not all(WORDNET_ID.fullmatch(name) for name in names):
-        raise ConfigError(f"the network knows {known} classes, the data set has {source.num_classes}")
-    from timm.data import ImageNetInfo
-
-    order = ImageNetInfo().label_names()
-    missing = [name for name in names if name not in order]
-    if missing:
-        raise ConfigError(f"class folders that are not among ImageNet's 1000: {', '.join(missing[:5])}")
-    return torch.tensor([order.index(name) for name in names], device=device)
+@torch.no_grad()
+def _predicted(model: RoadmapNet, source: DataSource, device: torch.device, precision: str) -> list[int]:
+    """The likeliest output for each evaluation image, in their order."""
+    found: list[int] = []
+    for images, _ in source.evaluate():
+        with autocast(precision, device):
+            found += model(images).argmax(1).tolist()
+    return found

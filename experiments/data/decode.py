@@ -46,6 +46,16 @@ def load_crops(
         ]
 
 
+def opened(path: Path, transform: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor | UnreadableImage:
+    """What a transform makes of a file, read within the same bounds, or why it cannot be read."""
+
+    def shown() -> torch.Tensor:
+        with closing(_open(path)) as image:
+            return transform(image)
+
+    return _attempt(shown)
+
+
 def _lines(axis: Axis) -> list[Line]:
     return list(zip(*(values.tolist() for values in axis), strict=True))
 

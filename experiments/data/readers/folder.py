@@ -48,6 +48,18 @@ def read(data: Data, image_size: int) -> Splits:
     return Splits(_files(root, train), _files(root, val), names)
 
 
+def evaluation_only(root: Path) -> Splits:
+    """Class folders of a set that is not for training, directly below `root` or in its val/; both parts are these.
+
+    Folders that are all numbers (ImageNet-V2) are in the order of the numbers.
+    """
+    listing = _listing(root, VAL if (root / VAL).is_dir() else ".")
+    if all(name.isdecimal() for name in listing):
+        listing = dict(sorted(listing.items(), key=lambda item: int(item[0])))
+    files = _files(root, listing)
+    return Splits(files, files, tuple(listing))
+
+
 def checksum(data: Data) -> str:
     """Hash of the files' relative paths and sizes; reading all of ImageNet would take hours on a slow disk."""
     root = _root(data)
