@@ -67,7 +67,7 @@ def sizes_in(design: Design, state_dict: Mapping[str, Tensor]) -> tuple[int, int
         if all(name in state_dict for name in ends):
             return state_dict[ends[0]].shape[0], state_dict[ends[1]].shape[1]
     raise InteropError(
-        f"weights do not fit {family} ({', '.join(layouts)}): they have neither's names of stem and head"
+        f"weights do not fit {family} ({', '.join(layouts)}): the names of its stem and head are missing"
     )
 
 

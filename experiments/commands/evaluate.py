@@ -85,7 +85,7 @@ def columns_of(outputs: Sequence[str], count: int, classes: Sequence[str]) -> li
         chosen = [place[name] for name in classes]
     elif all(name.isdecimal() and int(name) < count for name in classes):
         chosen = [int(name) for name in classes]
-    elif len(classes) == count:
+    elif not outputs and len(classes) == count:
         return None
     else:
         missing = [name for name in classes if name not in place]
@@ -149,7 +149,7 @@ def _source(options: argparse.Namespace, settings: Settings, device: torch.devic
     """The open data set; class folders without a train/ beside them are evaluated as they are."""
     root = options.root
     if root is None or settings.data.reader != "folder" or (root / folder.TRAIN).is_dir():
-        return open_data(settings, device=device)
+        return open_data(settings, device=device, to_train=False)
     if not root.is_dir():
         raise DataError(f"--root={root} is not a folder")
     return FileSource(Pipeline.of(settings), folder.evaluation_only(root), device)

@@ -58,7 +58,7 @@ def described(model: RoadmapNet, options: argparse.Namespace) -> Pretrained:
 
 
 def _safetensors(model: RoadmapNet, options: argparse.Namespace) -> None:
-    """Weights, and `NAME.json` that describes them: the config.json of a folder that holds these weights alone."""
+    """Weights, and beside them the config.json that describes them."""
     save_weights(options.out, model.state_dict())
     atomic.replace(options.out.with_name(CONFIG), [dump(described(model, options).config(), indent=1)])
 

@@ -53,8 +53,8 @@ def _images(data: Data, image_size: int) -> Splits:
     return chosen_images(_reader(data).read(data, image_size), data)
 
 
-def open_data(settings: Settings, *, device: "torch.device | str") -> DataSource:
-    """Read a data set, or list its files, and make it ready for training on `device`.
+def open_data(settings: Settings, *, device: "torch.device | str", to_train: bool = True) -> DataSource:
+    """Read a data set, or list its files, and make it ready for training, or for evaluation alone, on `device`.
 
     Every rank holds the whole set: `train` and `evaluate` are told which share is theirs.
     Raises DataError where files are missing, damaged or of another shape than configured, ConfigError where the
@@ -66,7 +66,8 @@ def open_data(settings: Settings, *, device: "torch.device | str") -> DataSource
         raise ConfigError(f"data.channels={settings.data.channels} must be 1 or 3: images are grey or coloured")
     data = with_checksum(settings.data)
     splits = _images(data, settings.image_size)
-    steps_per_epoch(len(splits.train), settings.batch.size)
+    if to_train:
+        steps_per_epoch(len(splits.train), settings.batch.size)
     if data.classes is not None and len(splits.class_names) != data.classes:
         raise DataError(f"data={data.name} has {len(splits.class_names)} classes, but data.classes={data.classes}")
     device = torch.device(device)

@@ -1,7 +1,5 @@
-"""Mirrors of the record, and `python -m experiments evaluate`."""
+"""Mirrors of the record."""
 
-import contextlib
-import io
 import json
 import os
 import subprocess
@@ -10,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from experiments.__main__ import main
-from experiments.config.settings import Logger, Settings
+from experiments.config.settings import Logger
 from experiments.errors import ConfigError, InterruptedRun, MissingExtraError
-from experiments.store.checkpoint import load_weights, save_weights
 from experiments.store.run_dir import RunDir
 from experiments.training import run as engine
 from tests.experiments.training.runs import command, launch, lines, only_run, settings_of, stopping
@@ -198,46 +193,3 @@ print(json.dumps([found.name, found.config["run_id"], found.config["changes"], h
     stored = [path for path in (tmp_path / "trackio").rglob("*") if path.is_file()]
     weights = (run / "last.safetensors").read_bytes()
     assert any(path.stat().st_size == len(weights) and path.read_bytes() == weights for path in stored)
-
-
-# ---- `python -m experiments evaluate`
-
-
-def _evaluate(*arguments: str) -> tuple[int, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(["evaluate", *arguments])
-    return code, out.getvalue() + err.getvalue()
-
-
-def test_evaluate_repeats_a_runs_scores(tmp_path: Path) -> None:
-    settings: Settings = settings_of(tmp_path)
-    record = engine.run(settings)
-    code, said = _evaluate(str(only_run(tmp_path)), "--device=cpu", "--workers=0")
-    assert code == 0
-    assert said.split() == ["top1", f"{record['top1']:.2f}", "loss", f"{record['loss']:.4f}", "24", "images"]
-
-
-def test_evaluate_takes_weights_of_torchvision_and_refuses_others(tmp_path: Path) -> None:
-    from torchvision.models.resnet import Bottleneck, ResNet
-
-    torch.manual_seed(0)
-    theirs = ResNet(Bottleneck, [3, 4, 6, 3], num_classes=10).eval()
-    save_weights(tmp_path / "theirs.safetensors", theirs.state_dict())
-    options = (str(tmp_path / "theirs.safetensors"), "--data=digits", "--device=cpu", "--workers=0")
-    code, said = _evaluate(*options, "--step=resnet50")
-    assert (code, said.split()[0], said.split()[-2:]) == (0, "top1", ["360", "images"])
-    for wrong, words in {("--step=separate_downsampling",): "missing", (): "--step is needed"}.items():
-        code, said = _evaluate(*options, *wrong)
-        assert code == 2
-        assert words in said
-        assert said.count("\n") == 1
-    assert load_weights(tmp_path / "theirs.safetensors").keys() == theirs.state_dict().keys()
-
-
-def test_evaluate_refuses_an_unfinished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with stopping(monkeypatch, 2), pytest.raises(InterruptedRun):
-        engine.run(settings_of(tmp_path))
-    code, said = _evaluate(str(only_run(tmp_path)), "--device=cpu")
-    assert (code, said.count("\n")) == (2, 1)
-    assert "not a finished run" in said
