@@ -102,16 +102,16 @@ class Design:
 
     depths: tuple[int, ...] = _flag((3, 4, 6, 3), _DEPTHS)  # blocks per stage, of any number of stages
     width: float = _flag(64, _WIDTH)  # stage i is round(width * 2**i) wide
-    stem: str = _flag("resnet", _one_of(*STEMS))
+    stem: str = _flag("resnet", _one_of(*STEMS))  # 7x7 (deep: three 3x3) with max-pooling, or patches of s x s
     stem_stride: int = _flag(4, _one_of(*STEM_STRIDES), "data")  # 4; isotropic networks 16; small images 2 or 1
     groups: int | str = _flag(1, _GROUPS)  # of the spatial convolution: an int that divides its channels, or depthwise
     kernel_size: int = _flag(3, _KERNEL)  # of the spatial convolution, odd
     inverted: bool = False  # thin outside and wide inside
     spatial_first: bool = False  # the spatial convolution moves to the front of the block
-    act: str = _flag("relu", _one_of(*ACTS))
+    act: str = _flag("relu", _one_of(*ACTS))  # in every place of an activation
     fewer_acts: bool = False  # one activation per block
     fewer_norms: bool = False  # one norm per block
-    norm: str = _flag("bn", _one_of(*NORMS))
+    norm: str = _flag("bn", _one_of(*NORMS))  # in every place of a norm: BatchNorm, or LayerNorm over channels
     separate_downsample: bool = False  # 2x2 stride-2 convolutions between stages
     boundary_norms: bool = False  # norms after a patchify stem, before separate downsampling, after global pooling
     early_stride: bool = _flag(False, YES_OR_NO, before=False)  # the block's stride sits in its first convolution
@@ -119,7 +119,7 @@ class Design:
     squeeze_excite: float | None = _flag(None, _RATIO, before=None)  # its hidden channels over the block's outer ones
     grn: bool = _flag(False, YES_OR_NO, before=False)  # global response normalisation before the last convolution
     layer_scale: float | None = _flag(None, _LAYER_SCALE, "recipe")  # of the residual branch, per channel: its start
-    init: str = _flag("kaiming", _one_of(*INITS), "recipe")
+    init: str = _flag("kaiming", _one_of(*INITS), "recipe")  # of the weights
     drop_path: float = _flag(0.0, _RATE, "recipe")  # stochastic depth: of the last block, linear in depth from 0
     dropout: float = _flag(0.0, _RATE, "recipe", before=0.0)  # of the classifier's input
 

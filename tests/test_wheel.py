@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from tests.conftest import ROOT
 from tests.test_skeleton import FILES
@@ -112,6 +113,7 @@ def place(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that was empty, in which one run was trained."""
     folder = tmp_path_factory.mktemp("place")
     command("train", "+step=kernel_7", *QUICK, folder=folder)
+    Image.new("RGB", (40, 30)).save(folder / "black.png")
     return folder
 
 
@@ -139,13 +141,18 @@ CALLS = {
     "explain kernel_7 --regime micro": ["kernel_size"],
     "changes --format csv": ["squeeze_excite"],
     "bench --help": ["many"],
-    "evaluate --help": ["convnext-roadmap evaluate"],
+    "settings": ["recipe.layer_decay", "data.holdout"],
+    "push --help": ["convnext-roadmap push", "USER/NAME"],
+    "evaluate RUN": ["top1"],
+    "predict RUN black.png --top 3": ["black.png  "],
+    "export RUN --format hub --out shared": ["shared"],
 }
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_command_works_in_an_empty_folder(call: str, command: Command, place: Path) -> None:
-    said = command(*call.split(), folder=place)
+    (run,) = place.glob("runs/kernel_7-*")
+    said = command(*call.replace("RUN", f"runs/{run.name}").split(), folder=place)
     assert [needed for needed in CALLS[call] if needed not in said] == [], said
 
 

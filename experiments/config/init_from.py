@@ -45,4 +45,8 @@ def _described(place: str) -> Pretrained | None:
 
         return find_weights(place).pretrained
     path = Path(place)
+    if not path.exists():
+        raise ConfigError(
+            f"init_from={place} does not exist: it is a run's folder, a .safetensors file, {HUB}USER/NAME or {TIMM}NAME"
+        )
     return Pretrained.beside(path if path.is_dir() else path.parent)

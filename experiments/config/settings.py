@@ -55,25 +55,25 @@ DEVICE = Pattern(r"auto|cpu|cuda(:\d+)?", "one of: auto, cpu, cuda, cuda:<index>
 class Recipe:
     """How a network is trained (paper, Table 5; torchvision's 90-epoch recipe). Off values: 0, None or "none"."""
 
-    name: str = ruled("enhanced", NAME)
+    name: str = ruled("enhanced", NAME)  # of the file in conf/recipe
     # optimisation
-    epochs: int = ruled(300, Range(1, 100_000))
-    optimizer: str = ruled("adamw", Choice(tuple(OPTIMIZERS)))
-    lr: float | None = ruled(None, Range(0, 1000, open_low=True))  # peak rate; None: base_lr * batch.size / lr_batch
+    epochs: int = ruled(300, Range(1, 100_000))  # passes over the training images
+    optimizer: str = ruled("adamw", Choice(tuple(OPTIMIZERS)))  # torch's, or timm's of that name
+    lr: float | None = ruled(None, Range(0, 1000, open_low=True))  # peak rate; null: base_lr * batch.size / lr_batch
     base_lr: float = ruled(4e-3, Range(0, 1000, open_low=True))  # peak rate at an effective batch of `lr_batch`
-    lr_batch: int = ruled(4096, COUNT)
+    lr_batch: int = ruled(4096, COUNT)  # images
     betas: tuple[float, ...] = ruled((0.9, 0.999), Each(BELOW_ONE))  # of Adam's kin: two, for adan three
     momentum: float = ruled(0.9, BELOW_ONE)  # of SGD's kin, and of muon
     opt: Mapping[str, Any] = later({}, Options(), before={})  # the optimizer's own arguments: {eps: 1e-6}
-    weight_decay: float = ruled(0.05, Range(0, 10))
-    decay_all: bool = False  # True: also biases, norms and layer scale
+    weight_decay: float = ruled(0.05, Range(0, 10))  # decoupled with adamw and its kin
+    decay_all: bool = False  # also biases, norms and layer scale
     layer_decay: float = later(1.0, Range(0, 1, open_low=True), before=1.0)  # a layer's rate over the next one's
     freeze: tuple[str, ...] = later((), before=())  # modules that stay as they are: [stem, stages.0], [stem, stages]
     schedule: str = ruled("cosine", Choice(tuple(SCHEDULES)))  # applied per step
     warmup_epochs: float = ruled(20.0, Range(0, 100_000))  # linear from 0, per step
     min_lr: float = ruled(1e-6, Range(0, 1000))  # cosine's end
     decay_every: int = ruled(30, Range(1, 100_000))  # epochs between two drops of `steps`
-    decay_factor: float = ruled(0.1, Range(0, 1, open_low=True))
+    decay_factor: float = ruled(0.1, Range(0, 1, open_low=True))  # the rate over the one before such a drop
     clip_grad: float | None = ruled(None, Range(0, 1e6, open_low=True))  # largest gradient norm
     ema: float | None = ruled(None, Range(0, 1, open_low=True, open_high=True))  # decay of averaged weights: 0.9999
     ema_every: int = later(1, COUNT, before=1)  # optimizer steps of the run from one update of the average to the next
@@ -81,30 +81,28 @@ class Recipe:
     loss: str = later("cross_entropy", Choice(tuple(LOSSES)), before="cross_entropy")  # in training
     bce_sum: bool = later(False, before=False)  # bce: the sum over classes instead of the mean
     bce_target_thresh: float | None = later(None, SHARE, before=None)  # bce: mixed targets above it are 1, others 0
-    label_smoothing: float = ruled(0.1, BELOW_ONE)
+    label_smoothing: float = ruled(0.1, BELOW_ONE)  # share of the target that all classes have in common
     mixup: float = ruled(0.8, Range(0, 100))  # alpha of the beta distribution
-    cutmix: float = ruled(1.0, Range(0, 100))
+    cutmix: float = ruled(1.0, Range(0, 100))  # alpha of the beta distribution
     mixup_switch: float = ruled(0.5, SHARE)  # probability of cutmix where both are on
-    randaugment: str | None = ruled("rand-m9-mstd0.5-inc1", RANDAUGMENT)
+    randaugment: str | None = ruled("rand-m9-mstd0.5-inc1", RANDAUGMENT)  # magnitude, its spread, number of operations
     auto_augment: str | None = later(None, AUTOAUGMENT, before=None)  # in front of RandAugment where both are on
     trivial_augment: bool = later(False, before=False)  # TrivialAugment Wide, behind RandAugment where both are on
     erasing: float = ruled(0.25, SHARE)  # probability, pixel noise
-    drop_path: float = ruled(0.1, BELOW_ONE)
+    drop_path: float = ruled(0.1, BELOW_ONE)  # stochastic depth: rate of the last block
     dropout: float = later(0.0, BELOW_ONE, before=0.0)  # in front of the classifier
-    layer_scale: float | None = ruled(1e-6, Range(0, 10))
-    init: str = ruled("trunc_normal", Choice(INITS))
+    layer_scale: float | None = ruled(1e-6, Range(0, 10))  # start of the residual branch's factors; null: none
+    init: str = ruled("trunc_normal", Choice(INITS))  # of the weights; biases are 0
     # images
     repeats: int = later(1, Range(1, 1000), before=1)  # augmented copies of each image that an epoch chooses
     train_scale: float = later(1.0, Range(0, 2, open_low=True), before=1.0)  # side of training images over image_size
     crop: str = ruled("resized", Choice(tuple(CROPS)))  # random resized crop, shift by up to `crop_pad`, centre only
-    crop_scale: tuple[float, ...] = ruled((0.08, 1.0), Each(Range(0, 1, open_low=True), 2, rising=True))
-    crop_pad: int = ruled(4, Range(1, 1024))
+    crop_scale: tuple[float, ...] = ruled((0.08, 1.0), Each(Range(0, 1, open_low=True), 2, rising=True))  # of the area
+    crop_pad: int = ruled(4, Range(1, 1024))  # pixels, of crop=shift
     flip: float = ruled(0.5, SHARE)  # probability of a horizontal flip
-    interpolation: str = ruled("bicubic", Choice(INTERPOLATIONS))
-    eval_crop: float = ruled(
-        0.875, Range(0, 1, open_low=True)
-    )  # side of the centre crop over the resized side: 224/256
-    without: tuple[str, ...] = ()  # names of experiments.config.techniques.TECHNIQUES that are switched off
+    interpolation: str = ruled("bicubic", Choice(INTERPOLATIONS))  # where images are resized
+    eval_crop: float = ruled(0.875, Range(0, 1, open_low=True))  # side of the centre crop over the resized side
+    without: tuple[str, ...] = ()  # techniques that are switched off by name: [mixup, ema]
 
     def __post_init__(self) -> None:
         check_fields(self, "recipe.")
@@ -128,7 +126,7 @@ class Recipe:
 class Budget:
     """How much of the recipe is paid for; the values are in `conf/overlay/<budget>_<recipe>.yaml`."""
 
-    name: str = ruled("demo", NAME)
+    name: str = ruled("demo", NAME)  # of the files in conf/overlay
 
     def __post_init__(self) -> None:
         check_fields(self, "budget.")
@@ -138,8 +136,8 @@ class Budget:
 class Batch:
     """`size` images make an optimizer step; `micro` images are one forward pass, the unit of BatchNorm and mixup."""
 
-    size: int = ruled(4096, Range(1, 2**20))
-    micro: int = ruled(128, Range(1, 2**20))
+    size: int = ruled(4096, Range(1, 2**20))  # images of an optimizer step
+    micro: int = ruled(128, Range(1, 2**20))  # images of a forward pass, the unit of BatchNorm, mixup and noise
 
     def __post_init__(self) -> None:
         check_fields(self, "batch.")
@@ -166,17 +164,17 @@ class Batch:
 class Data:
     """A data set: how to read it and what it must look like. `root` is recorded, not hashed."""
 
-    name: str = ruled("digits", NAME)
-    reader: str = ruled("digits", Choice(tuple(READERS)))
-    root: str | None = None
-    download: bool = False
-    classes: int | None = ruled(10, Range(2, 10**6))  # None: as many as there are class folders
-    channels: int = ruled(3, Range(1, 64))
+    name: str = ruled("digits", NAME)  # of the file in conf/data
+    reader: str = ruled("digits", Choice(tuple(READERS)))  # what reads its files
+    root: str | None = None  # its folder; null: the usual places
+    download: bool = False  # fetch the files if they are missing
+    classes: int | None = ruled(10, Range(2, 10**6))  # null: as many as there are class folders
+    channels: int = ruled(3, Range(1, 64))  # of the images
     image_size: int = ruled(32, SIDE)  # default side of the square network input, pixels
     stem_stride: int = ruled(4, Choice(STEM_STRIDES))  # what the design's stem gets unless typed
-    mean: tuple[float, ...] = ruled((0.5, 0.5, 0.5), Each(Range(-10, 10)))
-    std: tuple[float, ...] = ruled((0.5, 0.5, 0.5), Each(Range(0, 10, open_low=True)))
-    train_images: int | None = ruled(None, COUNT)  # a fixed, stratified subset of the training images; None: all
+    mean: tuple[float, ...] = ruled((0.5, 0.5, 0.5), Each(Range(-10, 10)))  # per channel, of values in 0..1
+    std: tuple[float, ...] = ruled((0.5, 0.5, 0.5), Each(Range(0, 10, open_low=True)))  # likewise
+    train_images: int | None = ruled(None, COUNT)  # a fixed, stratified subset of the training images; null: all
     eval_images: int | None = ruled(None, COUNT)  # likewise of the evaluation images
     holdout: float = ruled(0.0, Range(0, 0.5))  # share of the training images that replaces the test set (tuning)
     damaged_share: float = ruled(0.001, SHARE)  # more unreadable images than this stop the run
@@ -196,7 +194,7 @@ class Data:
 class Checkpoint:
     """When state is saved besides the end of every epoch."""
 
-    every_steps: int | None = ruled(None, COUNT)
+    every_steps: int | None = ruled(None, COUNT)  # optimizer steps; null: at the end of every epoch alone
     background: bool = True  # copy, then write in a thread
 
     def __post_init__(self) -> None:
@@ -209,8 +207,8 @@ class Logger:
 
     name: str = ruled("local", Choice(tuple(LOGGERS)))  # of the file, the last one where several were chosen
     mirrors: Mapping[str, Any] = later({}, before={})  # {wandb: true}: those that are open; {}: the one named `name`
-    project: str = ruled("convnext-roadmap", NAME)
-    entity: str | None = ruled(None, NAME)
+    project: str = ruled("convnext-roadmap", NAME)  # wandb, trackio
+    entity: str | None = ruled(None, NAME)  # wandb's user or team
     mode: str = ruled("offline", Choice(("online", "offline", "disabled")))  # wandb, trackio
     space: str | None = later(None, SPACE, before=None)  # of Hugging Face, where trackio goes with mode=online
     artifacts: bool = later(False, before=False)  # the final weights and the record go to wandb and trackio, too
@@ -240,9 +238,9 @@ class Settings:
     budget: Budget
     batch: Batch
     data: Data
-    seed: int = ruled(0, Range(0, 2**32 - 1))
-    image_size: int = ruled(32, SIDE)
-    precision: str = ruled("fp32", Choice(PRECISIONS))
+    seed: int = ruled(0, Range(0, 2**32 - 1))  # of weights, order, augmentation and noise
+    image_size: int = ruled(32, SIDE)  # side of the square network input in pixels
+    precision: str = ruled("fp32", Choice(PRECISIONS))  # of the passes; weights stay fp32
     step: str | None = resolved(None)  # the step this run is at, ROADMAP.STEP but for ConvNeXt's; None off the ladders
     changes: tuple[str, ...] = resolved(())  # the set, in ladder order
     idle: tuple[str, ...] = resolved(())  # changes to which data, typed keys or regime leave nothing to do here
@@ -255,15 +253,15 @@ class Settings:
     lr: float = resolved(0.0)  # peak learning rate after scaling to batch.size
 
     init_from: str | None = None  # weights to start from: RUN, FILE.safetensors, hf-hub:USER/NAME, timm:NAME
-    runs_dir: str = "runs"
-    rerun: bool = False
-    retry_failed: bool = False
-    deterministic: bool = False
-    compile: str = ruled("none", Choice(COMPILE_MODES))
-    grad_checkpointing: bool = False
-    device: str = ruled("auto", DEVICE)
-    threads: int | None = ruled(None, Range(1, 1024))
-    workers: int = ruled(2, Range(0, 256))
+    runs_dir: str = "runs"  # where the folders of the runs lie
+    rerun: bool = False  # start over what is finished or diverged
+    retry_failed: bool = False  # a study continues its failed runs
+    deterministic: bool = False  # the same bits on a GPU, too; slower there
+    compile: str = ruled("none", Choice(COMPILE_MODES))  # torch.compile: no, block by block, the whole network
+    grad_checkpointing: bool = False  # less memory for more computing: activations are computed twice
+    device: str = ruled("auto", DEVICE)  # auto: a GPU if there is one
+    threads: int | None = ruled(None, Range(1, 1024))  # of the CPU; null: chosen for the machine
+    workers: int = ruled(2, Range(0, 256))  # processes that decode images from files
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     logger: Logger = field(default_factory=Logger)
 
