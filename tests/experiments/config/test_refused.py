@@ -64,7 +64,7 @@ REFUSED = {
     "+step=kernel_6": ["step", "kernel_5", "kernel_7"],
     "step=kernel_7": ["+step=kernel_7"],
     "++step=kernel_7": ["step"],
-    "recipe=best": ["recipe", "enhanced, original"],
+    "recipe=best": ["recipe", "enhanced, finetune, original"],
     "regime=huge": ["regime", "base, micro, tiny"],
     "data=mnist": ["data", "fashion_mnist"],
     "budget=free": ["budget", "demo, paper, proxy"],
