@@ -177,15 +177,15 @@ def test_a_checkpoint_that_another_program_wrote_changes_no_metrics(
     with stopping(monkeypatch, 5), pytest.raises(InterruptedRun):
         engine.run(settings)
     run = only_run(tmp_path)
-    before = (run / "metrics.jsonl").read_bytes()
-    newest = max((run / "checkpoints").glob("step-*"))
+    before = RunDir(run).metrics.read_bytes()
+    newest = max(RunDir(run).checkpoints.glob("step-*"))
     manifest = json.loads((newest / MANIFEST).read_text())
     del manifest["state"]["history"]
     manifest["state"] |= {"history": history} if history else {}
     replace_manifest(newest, json.dumps(manifest).encode())
     with pytest.raises(StorageError, match="is no state of this run"):
         engine.run(settings)
-    assert (run / "metrics.jsonl").read_bytes() == before
+    assert RunDir(run).metrics.read_bytes() == before
 
 
 def test_rerun_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
