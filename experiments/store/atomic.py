@@ -262,6 +262,13 @@ def remove(path: Path) -> None:
         except (IsADirectoryError, PermissionError):  # unlink of a folder: EISDIR on Linux, EPERM elsewhere
             if not path.is_dir() or path.is_symlink():
                 raise
+            _remove_folder(path)
+
+
+def _remove_folder(path: Path) -> None:
+    """Remove a folder that another process may be removing, too."""
+    while os.path.lexists(path):
+        with suppress(FileNotFoundError):
             shutil.rmtree(path)
 
 

@@ -264,7 +264,7 @@ class RunDir:
         try:
             yield
         except (StorageError, ValueError):
-            if self.own is not None and (not self.own.is_dir() or os.path.lexists(self.result)):
+            if self.own is not None and starts.is_lost(self.own):
                 raise self.lost() from None
             raise
 

@@ -88,8 +88,9 @@ def _seal_without_links(own: Path, run: Path) -> bool:
 
 def winner(run: Path) -> str | None:
     """The name of the start that has sealed the run; None without a record, or with one of a version without starts."""
+    record = run / RESULT if os.path.lexists(run / RESULT) else run / SEALED / RESULT
     try:
-        name = read_object(run / RESULT, MEBIBYTE)["starts"][-1]["start"]
+        name = read_object(record, MEBIBYTE)["starts"][-1]["start"]
     except (ValueError, KeyError, IndexError, TypeError):
         return None
     return name if isinstance(name, str) and NAME.fullmatch(name) else None
@@ -152,7 +153,13 @@ def retire_earlier(own: Path) -> bool:
         if _age(start.name) < _age(own.name):
             _retire(start, partial(_may_go, start, own))
     _remove_retired(run, winner(run))
-    return own.is_dir() and not os.path.lexists(run / RESULT)
+    return not is_lost(own)
+
+
+def is_lost(own: Path) -> bool:
+    """Whether a start that has not sealed its run never will: another one has, or has retired it."""
+    run = own.parent.parent
+    return not own.is_dir() or os.path.lexists(run / RESULT) or os.path.lexists(run / SEALED / RESULT)
 
 
 def _may_go(start: Path, own: Path) -> bool:
