@@ -186,8 +186,10 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the save under way and free the copies of the state."""
-        self._host.clear()
-        self.wait()
+        try:
+            self.wait()
+        finally:
+            self._host.clear()
 
     def inherit(self, places: Iterable[Path]) -> None:
         """Take over the checkpoints of earlier starts, as they are: `load` verifies what it uses. Raises StorageError.

@@ -92,7 +92,8 @@ def _take(
     if sealed is None:
         threads, version = torch.get_num_threads(), torch.__version__
         origin = origin_of(settings, device, world_size)
-        run_dir.start(settings, identity, origin, device=str(device), torch=version, threads=threads)
+        with run_dir.owned():
+            run_dir.start(settings, identity, origin, device=str(device), torch=version, threads=threads)
     return sealed
 
 
