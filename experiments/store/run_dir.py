@@ -1,7 +1,7 @@
 """A run's directory is its truth: what lies in it, when it is written, how it is read back. Imports no torch, no hydra.
 
 config.yaml        what was asked for, resolved; no absolute paths
-starts/            while the run is not sealed: a folder per start, which holds what is listed from here to the links
+starts/            until the run is sealed: a folder per start with what is listed from here to the link, and start.json
 metrics.jsonl      a line per epoch; cut back to the checkpoint on resume, so free of anything that tells the time
 timing.jsonl       a line per epoch: seconds, images per second
 checkpoints/       see experiments.store.checkpoint
@@ -32,6 +32,7 @@ from experiments.config.identity import Identity
 from experiments.config.settings import Settings
 from experiments.errors import OF_MACHINE, ClaimedError, ConfigError, StorageError
 from experiments.store import atomic, starts
+from experiments.store.history import check_epochs, read_lines
 from experiments.store.origin import STARTS_FILE, read_starts
 from experiments.store.result import OPTIONAL_FIELDS, RESULT_FIELDS, TIMING_FIELDS, check_result, read_result
 from experiments.strict_json import MEBIBYTE, dump, parse, read_bytes, read_object
@@ -40,7 +41,6 @@ from roadmap.pretrained import CONFIG
 
 __all__ = ["OPTIONAL_FIELDS", "RESULT_FIELDS", "TIMING_FIELDS", "RunDir", "public", "read_lines", "read_result"]
 
-LINES_LIMIT = 64 * MEBIBYTE
 SESSIONS_KEPT = 100  # entries of environment.json
 SECRET = re.compile(r"(?i)key|token|secret|passw|credential|auth")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.~/])(?:/[^\s/'\":;,()]+)+/([^\s/'\":;,()]+)")
@@ -54,43 +54,6 @@ def public(settings: Settings) -> dict[str, Any]:
     del config["runs_dir"], config["init_from"], config["data"]["root"]
     plain: dict[str, Any] = config
     return plain
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a .jsonl file, [] where there is none; a last line without its end was cut off and is left out.
-
-    Raises ValueError with one line for a damaged file.
-    """
-    try:
-        data = read_bytes(Path(path), LINES_LIMIT)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
-    records = []
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
-        try:
-            record = parse(line)
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number} {error}") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"{path}: line {number} holds no object")
-        records.append(record)
-    return records
-
-
-def check_epochs(result: Mapping[str, Any], epochs: Sequence[Any]) -> None:
-    """Raise ValueError unless a record's metrics are its epochs from 1 on, once each, and all that were asked for."""
-    if list(epochs) != list(range(1, result["epochs"] + 1)):
-        raise ValueError(f"result.json: epochs={result['epochs']}, but metrics.jsonl holds {_brief(epochs)}")
-    asked = result["recipe"].get("epochs", result["epochs"])
-    if result["status"] == "finished" and asked != result["epochs"]:
-        raise ValueError(f"result.json: epochs={result['epochs']} of {asked}, yet it is finished")
-
-
-def _brief(epochs: Sequence[Any]) -> str:
-    text = ", ".join(str(epoch) for epoch in epochs)
-    return f"the epochs {text}" if len(text) < 200 else f"{len(epochs)} lines"
 
 
 @lru_cache(maxsize=4)
