@@ -58,6 +58,7 @@ def run(settings: Settings) -> dict[str, Any]:
             return _repeat(sealed, run_dir, ranks)
         # ---- the work
         stack.enter_context(_failure_recorded(run_dir, ranks))
+        stack.enter_context(machine_failures())  # a killed data worker may be noticed while the others are closed
         return _work(settings, identity, ranks, device, run_dir, stack)
 
 
