@@ -21,7 +21,7 @@ from roadmap import UserError
 from roadmap.steps import DEFAULT, Roadmap
 
 _DEPTH = 4  # folders below RUNS that are searched
-_IGNORED = ("studies", "bench", "checkpoints")  # ours, but no runs
+_IGNORED = ("studies", "bench", "checkpoints", "starts")  # ours, but no runs
 _RUN_FILES = {"config.yaml", "metrics.jsonl", "error.json", "timing.jsonl"}
 _REPORT_FILE = "report.html"  # a folder that holds one is an earlier answer of ours
 _COMPARED = "compare.html"  # likewise

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.commands import rebuilt
 from experiments.config.fields import before_of
 from experiments.config.settings import Batch, Budget, Data, Recipe
+from experiments.store.origin import changes as changes_of
 from roadmap import Design, UserError, design_for
 from roadmap.changes import FILES
 from roadmap.design import flags_asked_by
@@ -52,6 +53,8 @@ COLUMNS = {
     "device": "TEXT",
     "threads": "REAL",
     "eval_size": "REAL",
+    "starts": "REAL",  # how many times the run was started; None where it was not recorded
+    "mixed": "TEXT",  # from which step on it went on with other versions, threads, device, ...; "" where it did not
     "git_commit": "TEXT",
     "git_dirty": "INTEGER",
     "command": "TEXT",
@@ -95,7 +98,7 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         idle |= _of_the_width(regime)
     if averaged := "recipe.ema" in (record.get("replaced") or {}) and record["top1_ema"] is not None:
         row |= {"top1": record["top1_ema"], "top1_best": None}  # the best epoch is only known of the last weights
-    git = record.get("git") or {}
+    git, starts = record.get("git") or {}, record.get("starts") or []
     settings = {key: record.get(key) for key in (*_SECTIONS, *_OPTIONAL, "versions")}
     settings |= {key: _aged(values, key) for key in _SECTIONS if (values := settings[key]) is not None}
     text = _canonical(settings)
@@ -111,6 +114,8 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         "budget": record["budget"]["name"],
         "data": data["name"],
         "eval_size": record.get("eval_size") or data.get("eval_images"),
+        "starts": sum(entry.get("starts", 1) for entry in starts) if starts else None,
+        "mixed": "; ".join(changes_of(starts)),
         "git_commit": git.get("commit"),
         "git_dirty": None if git.get("dirty") is None else int(git["dirty"]),
         "command": rebuilt(record),

@@ -23,6 +23,7 @@ from roadmap.program import train_command
 from roadmap.steps import DEFAULT
 
 MOST_ROWS = 1000  # of runs and of skipped files on the page; runs.csv and skipped.csv have all
+MOST_MIXED = 10  # runs that the page names
 COMMANDS = (
     "Commands are those of the frozen study; for runs outside of one they are put together from the record, and single "
     "values that were typed are in the run's config.yaml."
@@ -159,6 +160,7 @@ def _run_sections(view: View, collection: Collection | None, skipped: Sequence[S
         f"{len(runs)} runs in {collection.source.name}/, {runs['wall_seconds'].sum() / 3600:.1f} hours in all.",
         f"Devices: {_counted(runs['device'])}. Threads: {_counted(runs['threads'].map('{:.0f}'.format))}.",
         f"Code: {_counted(_commits(runs))}.",
+        *_started(runs),
         f"Versions: {_counted(_versions(collection, runs['settings']))}.",
     ]
     settings = {key: value for key, value in group.settings.items() if key != "versions"}
@@ -204,6 +206,20 @@ def _counted(values: Any) -> str:
 def _commits(runs: Any) -> Any:
     dirty = runs["git_dirty"].map(lambda flag: " with uncommitted changes" if flag == 1 else "")
     return runs["git_commit"].map(lambda commit: f"commit {commit[:12]}" if commit else "commit not recorded") + dirty
+
+
+def _times(starts: float) -> str:
+    return f"{starts:.0f}" if math.isfinite(starts) else "not recorded"
+
+
+def _started(runs: Any) -> list[str]:
+    """How often the runs were started, where they say so, and a line for each that went on with other values."""
+    if not runs["starts"].notna().any():
+        return []
+    found = runs[runs["mixed"].fillna("") != ""]
+    lines = [f"Times that a run was started: {_counted(runs['starts'].map(_times))}."]
+    lines += [f"Mixed: {run.path}, {run.mixed}." for run in found.head(MOST_MIXED).itertuples()]
+    return [*lines, f"{len(found)} runs are mixed; runs.csv has all."] if len(found) > MOST_MIXED else lines
 
 
 def _versions(collection: Collection, keys: Any) -> Any:

@@ -31,7 +31,7 @@ class StorageError(UserError):
 
 
 class ClaimedError(UserError):
-    """Another live process owns this run."""
+    """Another live process owns this run, or has taken it over."""
 
     exit_code = 6
 

@@ -1,6 +1,7 @@
 """Trained networks from disk, from the Hub or from a state dict: `roadmap.load`."""
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,18 +99,28 @@ def find_weights(source: Source, weights: str = "last") -> Weights:
             f"a .safetensors file, {HUB}USER/NAME or {TIMM}NAME"
         )
     file = weights_file(path, weights) if path.is_dir() else path
-    return Weights(read_weights(file), Pretrained.beside(file.parent))
+    beside = path if path.is_dir() else file.parent
+    return Weights(read_weights(file), Pretrained.beside(beside) or Pretrained.beside(file.parent))
 
 
 def weights_file(folder: Path, weights: str = "last") -> Path:
     """The file of a run's folder, or of one for the Hub, that holds the last or the averaged weights."""
     if weights not in FILES:
         raise WeightsError(f"weights={weights!r} is not one of: {', '.join(FILES)}")
-    for name in FILES[weights]:
-        if (folder / name).is_file():
-            return folder / name
+    for place in (folder, _sealed_start(folder)):
+        for name in FILES[weights]:
+            if (place / name).is_file():
+                return place / name
     reason = "its run had no recipe.ema" if weights == "ema" else "a run has them once it is finished"
     raise WeightsError(f"{folder} holds no {' or '.join(FILES[weights])}: {reason}")
+
+
+def _sealed_start(folder: Path) -> Path:
+    """Where the files of a run lie that was killed while its start's files moved to the run's folder."""
+    try:
+        return folder / "starts" / Path(json.loads((folder / "result.json").read_bytes())["starts"][-1]["start"]).name
+    except (OSError, ValueError, LookupError, TypeError):
+        return folder
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -27,6 +27,11 @@ ADVICE = {
 }
 # Some network file systems cannot sync a folder; their renames are ordered by the server.
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # e.g. exFAT, SMB, some FUSE
+
+
+class NoLinksError(Exception):
+    """The file system has no hard links."""
 
 
 class Written(NamedTuple):
@@ -111,12 +116,13 @@ def create(path: Path, pieces: Iterable[bytes | memoryview]) -> Written:
         return _create(path, pieces)
 
 
-def replace(path: Path, pieces: Iterable[bytes | memoryview]) -> Written:
-    """Give `path` new content in one step: temporary file, sync, rename, sync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def replace(path: Path, pieces: Iterable[bytes | memoryview], folder: Path | None = None) -> Written:
+    """Give `path` new content in one step: temporary file, sync, rename, sync of the folder.
+
+    `folder` is where the temporary file lies, by default beside `path`: once it is gone, nothing can be written.
+    """
+    temporary = (folder or path.parent) / f".{path.name}.{os.urandom(8).hex()}.tmp"
     with _reported("write", path):
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
         written = _create(temporary, pieces)
         try:
             os.replace(temporary, path)
@@ -162,12 +168,81 @@ def make_folder(path: Path) -> None:
         _sync_folder(path.parent)
 
 
+def make_inside(path: Path) -> None:
+    """Create a folder whose parent must exist; an existing one is fine."""
+    with _reported("create", path):
+        with suppress(FileExistsError):
+            os.mkdir(path)
+        _sync_folder(path.parent)
+
+
 def publish_folder(temporary: Path, final: Path) -> None:
     """Sync a finished folder, rename it and sync its parent; `final` must not exist."""
     with _reported("write", final):
         _sync_folder(temporary)
         os.rename(temporary, final)
         _sync_folder(final.parent)
+
+
+def publish_once(source: Path, target: Path) -> bool:
+    """Give a finished file a second name that nobody has taken; False where it is taken. Raises NoLinksError."""
+    with _reported("write", target):
+        _sync_folder(source.parent)
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno in NO_LINKS:
+                raise NoLinksError(str(error)) from None
+            raise
+        _sync_folder(target.parent)
+    return True
+
+
+def publish_folder_once(source: Path, target: Path) -> bool:
+    """Rename a folder that is not empty; False where another one that is not empty has the name."""
+    with _reported("write", target):
+        _sync_folder(source)
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        _sync_folder(target.parent)
+    return True
+
+
+def copy(source: Path, target: Path) -> None:
+    """Give a file that never changes a name in another folder: a hard link, or a copy where there are none.
+
+    A source that is no longer there is fine.
+    """
+    with _reported("write", target), suppress(FileNotFoundError):
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            with open(source, "rb") as file:
+                _create(target, iter(lambda: file.read(CHUNK), b""))
+
+
+def take(source: Path, target: Path) -> bool:
+    """Rename a file or folder; False where there is none (another process was quicker), or no place for it."""
+    with _reported("move", source):
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def remove_empty(path: Path) -> None:
+    """Remove a folder unless something lies in it."""
+    with suppress(OSError):
+        os.rmdir(path)
 
 
 def move(source: Path, target: Path) -> None:
@@ -187,6 +262,13 @@ def remove(path: Path) -> None:
         except (IsADirectoryError, PermissionError):  # unlink of a folder: EISDIR on Linux, EPERM elsewhere
             if not path.is_dir() or path.is_symlink():
                 raise
+            _remove_folder(path)
+
+
+def _remove_folder(path: Path) -> None:
+    """Remove a folder that another process may be removing, too."""
+    while os.path.lexists(path):
+        with suppress(FileNotFoundError):
             shutil.rmtree(path)
 
 
@@ -211,3 +293,4 @@ def rewrite(descriptor: int, path: Path, data: bytes) -> None:
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
         _write_all(descriptor, data)
+        os.fsync(descriptor)

@@ -6,6 +6,7 @@
 The folder's name ends with the manifest's own SHA-256, the manifest holds the file's and each tensor's: a flipped bit,
 a cut, a tensor in another's place or a manifest of another generation breaks the chain. A checkpoint is written as
 `.writing`, synced, and renamed; a kill at any moment leaves the generations before it as they were. Pickle is not used.
+A published checkpoint never changes, so the starts of a run share its files by hard links.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from experiments.errors import StorageError
 from experiments.store import atomic
+from experiments.store.starts import CHECKPOINTS
 from experiments.store.tensor_file import LIMIT, entry_of, load_weights, parse_tensors, pieces_of, save_weights
 from experiments.strict_json import MEBIBYTE, dump, parse, read_bytes
 
@@ -58,6 +60,10 @@ class Loaded:
 
 def _folder_name(step: int, manifest: bytes) -> str:
     return f"step-{step:08d}-{hashlib.sha256(manifest).hexdigest()[:16]}"
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _read(path: Path, limit: int) -> bytes:
@@ -102,21 +108,48 @@ def _check_tensors(data: bytes, manifest: dict[str, Any], path: Path) -> dict[st
     return tensors
 
 
-class Checkpoints:
-    """The checkpoints of one run: saves in the background, keeps `keep` generations, loads what verifies.
+def _generations(folder: Path) -> list[str]:
+    """Names of the checkpoints in a folder, oldest step first; what does not carry a checkpoint's name is none."""
+    try:
+        names = [entry.name for entry in folder.iterdir() if NAME.fullmatch(entry.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StorageError(f"cannot read {folder}: {error.strerror or error}") from None
+    return sorted(names, key=lambda name: (int(name.split("-")[1]), name))
 
-    One process at a time uses it for saving (the one that holds the run's claim); any may load.
+
+class Checkpoints:
+    """The checkpoints of one start of a run: saves in the background, keeps `keep` generations, loads what verifies.
+
+    Only the start that owns the folder saves; any process may load.
     """
 
     def __init__(
-        self, run_dir: Path, run_id: str, keep: int = 2, background: bool = True, max_bytes: int = LIMIT
+        self,
+        place: Path,
+        run_id: str,
+        keep: int = 2,
+        background: bool = True,
+        max_bytes: int = LIMIT,
+        after: Callable[[], None] | None = None,
     ) -> None:
-        """`max_bytes`: a state file larger than this is refused before it is read."""
-        self.folder = Path(run_dir) / "checkpoints"
+        """What lies in `place`/checkpoints; `place` must exist before the first save.
+
+        Args:
+            place: the folder of the start.
+            run_id: the run's.
+            keep: generations that stay.
+            background: whether a thread writes.
+            max_bytes: a state file larger than this is refused before it is read.
+            after: called after each save, in its thread.
+        """
+        self.folder = Path(place) / CHECKPOINTS
         self.run_id = run_id
         self.keep = keep
         self.background = background
         self.max_bytes = max_bytes
+        self.after = after
         self._bad: list[str] = []
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -153,8 +186,34 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the save under way and free the copies of the state."""
-        self._host.clear()
-        self.wait()
+        try:
+            self.wait()
+        finally:
+            self._host.clear()
+
+    def inherit(self, places: Iterable[Path]) -> None:
+        """Take over the checkpoints of earlier starts, as they are: `load` verifies what it uses. Raises StorageError.
+
+        One that its owner, who may still be alive, removes meanwhile is left out: it has newer ones.
+        """
+        atomic.make_inside(self.folder)
+        for folder in (Path(place) / CHECKPOINTS for place in places):
+            for name in _generations(folder):
+                if not (self.folder / name).exists():
+                    self._share(folder / name)
+
+    def _share(self, checkpoint: Path) -> None:
+        writing = self.folder / WRITING
+        atomic.remove(writing)
+        if checkpoint.is_symlink():
+            log.warning("checkpoint %s is not used: is a symbolic link", checkpoint.name)
+            return
+        atomic.make_inside(writing)
+        for name in (STATE, MANIFEST):
+            if _is_file(checkpoint / name):
+                atomic.copy(checkpoint / name, writing / name)
+        if checkpoint.exists():
+            atomic.publish_folder(writing, self.folder / checkpoint.name)
 
     def load(self) -> Loaded | None:
         """The newest checkpoint of this run that verifies completely, or None. Changes nothing on disk.
@@ -164,7 +223,7 @@ class Checkpoints:
         self.wait()
         self._bad = []
         skipped: list[str] = []
-        for name in reversed(self._generations()):
+        for name in reversed(_generations(self.folder)):
             try:
                 return self._verified(self.folder / name, tuple(skipped))
             except (ValueError, KeyError, TypeError, AttributeError, IndexError, StorageError) as error:
@@ -183,16 +242,6 @@ class Checkpoints:
         data = _read(folder / STATE, min(self.max_bytes, int(manifest["size"])))
         tensors = _check_tensors(data, manifest, folder / STATE)
         return Loaded(manifest["step"], tensors, manifest["state"], folder, skipped)
-
-    def _generations(self) -> list[str]:
-        """Folder names, oldest step first; what does not carry a checkpoint's name is none."""
-        try:
-            names = [entry.name for entry in self.folder.iterdir() if NAME.fullmatch(entry.name)]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StorageError(f"cannot read {self.folder}: {error.strerror or error}") from None
-        return sorted(names, key=lambda name: (int(name.split("-")[1]), name))
 
     def _copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copies in CPU memory that is reused from save to save, pinned where the state lies on a GPU."""
@@ -219,7 +268,8 @@ class Checkpoints:
         self._tidy()
         writing = self.folder / WRITING
         try:
-            atomic.make_folder(writing)
+            atomic.make_inside(self.folder)
+            atomic.make_inside(writing)
             written = atomic.create(writing / STATE, pieces_of(tensors))
             manifest = dump(
                 {
@@ -240,9 +290,11 @@ class Checkpoints:
         except StorageError:
             _quietly(lambda: atomic.remove(writing))
             raise
-        older = [name for name in self._generations() if name != final.name]
+        older = [name for name in _generations(self.folder) if name != final.name]
         for name in older[: max(0, len(older) - self.keep + 1)]:
             atomic.discard(self.folder / name)
+        if self.after is not None:
+            self.after()
 
     def _tidy(self) -> None:
         """Remove what a killed process left; set damaged checkpoints aside (the last of them stays for inspection)."""

@@ -55,7 +55,8 @@ RESULT_FIELDS: dict[str, Field] = {
     "threads": COUNT,
     "git": OBJECT,
 }
-TIMING_FIELDS = ("images_per_second", "wall_seconds")  # what two runs of one configuration may differ in
+TIMING_FIELDS = ("images_per_second", "wall_seconds")
+VARYING_FIELDS = (*TIMING_FIELDS, "starts")  # what two runs of one configuration may differ in
 # What a record may add; written only where it applies.
 OPTIONAL_FIELDS: dict[str, Field] = {
     "idle": Field((list,)),  # changes to which data, regime or typed keys left nothing to do
@@ -64,6 +65,7 @@ OPTIONAL_FIELDS: dict[str, Field] = {
     "batch": OBJECT,
     "precision": TEXT,
     "image_size": COUNT,
+    "starts": Field((list,)),  # experiments.store.origin; the last one's name says where its files were written
     "init_from": TEXT,  # SHA-256 of the weights that it started from
     "top5": PER_CENT,  # last epoch
     "class_names": Field((list,)),  # in the order of the network's outputs

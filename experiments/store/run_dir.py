@@ -1,13 +1,14 @@
 """A run's directory is its truth: what lies in it, when it is written, how it is read back. Imports no torch, no hydra.
 
 config.yaml        what was asked for, resolved; no absolute paths
+starts/            until the run is sealed: a folder per start with what is listed from here to the link, and start.json
 metrics.jsonl      a line per epoch; cut back to the checkpoint on resume, so free of anything that tells the time
 timing.jsonl       a line per epoch: seconds, images per second
 checkpoints/       see experiments.store.checkpoint
 last.safetensors   the final weights; ema.safetensors their average, where there is one
 config.json        what they are of, in timm's and the Hub's form; model.safetensors, the name they look for, is a link
 result.json        sealed last: a run has a result exactly when this file exists
-error.json         why it failed, and whether the machine is to blame; removed by the next start
+error.json         why which start failed, and whether the machine is to blame; removed by the next start
 environment.json   hosts, devices and absolute paths, one entry per start; never environment variables
 """
 
@@ -19,7 +20,8 @@ import re
 import socket
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,10 @@ import yaml
 
 from experiments.config.identity import Identity
 from experiments.config.settings import Settings
-from experiments.errors import OF_MACHINE, ConfigError, StorageError
-from experiments.store import atomic
+from experiments.errors import OF_MACHINE, ClaimedError, ConfigError, StorageError
+from experiments.store import atomic, starts
+from experiments.store.history import check_epochs, read_lines
+from experiments.store.origin import STARTS_FILE, read_starts
 from experiments.store.result import OPTIONAL_FIELDS, RESULT_FIELDS, TIMING_FIELDS, check_result, read_result
 from experiments.strict_json import MEBIBYTE, dump, parse, read_bytes, read_object
 from roadmap.errors import UserError
@@ -37,7 +41,6 @@ from roadmap.pretrained import CONFIG
 
 __all__ = ["OPTIONAL_FIELDS", "RESULT_FIELDS", "TIMING_FIELDS", "RunDir", "public", "read_lines", "read_result"]
 
-LINES_LIMIT = 64 * MEBIBYTE
 SESSIONS_KEPT = 100  # entries of environment.json
 SECRET = re.compile(r"(?i)key|token|secret|passw|credential|auth")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.~/])(?:/[^\s/'\":;,()]+)+/([^\s/'\":;,()]+)")
@@ -53,29 +56,6 @@ def public(settings: Settings) -> dict[str, Any]:
     return plain
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a .jsonl file, [] where there is none; a last line without its end was cut off and is left out.
-
-    Raises ValueError with one line for a damaged file.
-    """
-    try:
-        data = read_bytes(Path(path), LINES_LIMIT)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
-    records = []
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
-        try:
-            record = parse(line)
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number} {error}") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"{path}: line {number} holds no object")
-        records.append(record)
-    return records
-
-
 @lru_cache(maxsize=4)
 def _by_id(runs: Path, _changed: int) -> dict[str, Path]:
     """What tells runs apart -> the directory, of a folder of runs as it was when it had last changed."""
@@ -84,21 +64,62 @@ def _by_id(runs: Path, _changed: int) -> dict[str, Path]:
 
 
 class RunDir:
-    """The directory of one run. Whoever writes to it holds its claim (experiments.store.lock)."""
+    """The directory of one run.
+
+    Whoever starts it (`start`, under the claim of experiments.store.lock) has a start of its own and writes below its
+    folder only; everybody else sees the newest start, or what is sealed (experiments.store.starts).
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
-        self.metrics = self.path / "metrics.jsonl"
-        self.timing = self.path / "timing.jsonl"
-        self.result = self.path / "result.json"
+        self.result = self.path / starts.RESULT
         self.error = self.path / "error.json"
         self.environment = self.path / "environment.json"
-        self.checkpoints = self.path / "checkpoints"
-        self.weights = self.path / "last.safetensors"
-        self.averaged = self.path / "ema.safetensors"
-        self.described = self.path / CONFIG
-        self.linked = self.path / "model.safetensors"
+        self.own: Path | None = None  # the folder of the start that this process is
+
+    def _file(self, name: str) -> Path:
+        return self.own / name if self.own else starts.place_of(self.path, name)
+
+    @property
+    def place(self) -> Path:
+        """Where this process writes: its start's folder; the run's directory itself before `start`."""
+        return self.own or self.path
+
+    @property
+    def metrics(self) -> Path:
+        """A line per epoch."""
+        return self._file(starts.METRICS)
+
+    @property
+    def timing(self) -> Path:
+        """A line per epoch: seconds, images per second."""
+        return self._file(starts.TIMING)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of experiments.store.checkpoint."""
+        return self._file(starts.CHECKPOINTS)
+
+    @property
+    def weights(self) -> Path:
+        """The final weights."""
+        return self._file(starts.WEIGHTS)
+
+    @property
+    def averaged(self) -> Path:
+        """Their average, where there is one."""
+        return self._file(starts.AVERAGED)
+
+    @property
+    def described(self) -> Path:
+        """What the weights are of."""
+        return self._file(CONFIG)
+
+    @property
+    def linked(self) -> Path:
+        """The Hub's name of the weights."""
+        return self._file(starts.LINKED)
 
     @classmethod
     def locate(cls, settings: Settings, identity: Identity | None = None) -> "RunDir":
@@ -124,34 +145,91 @@ class RunDir:
                 return str(read_result(self.result)["status"])
             except ValueError:
                 return "damaged"
-        if self.error.exists() and not self._stopped_by_machine():
+        if self.error.exists() and self._failed():
             return "failed"
         return "half" if self.config.exists() else "missing"
 
-    def _stopped_by_machine(self) -> bool:
+    def _failed(self) -> bool:
+        """Whether error.json tells of the run's own fault, in its newest start."""
         try:
-            return read_object(self.error).get("machine") is True
+            error = read_object(self.error)
         except ValueError:
-            return False
+            return True
+        newest = [start.name for start in starts.listed(self.path)[-1:]]
+        return error.get("machine") is not True and error.get("start") in [None, *newest]
 
-    def start(self, settings: Settings, identity: Identity, **details: Any) -> None:
-        """Begin or continue the run of `settings` here; `details` (device, data folder, ...) go to environment.json.
+    def start(
+        self, settings: Settings, identity: Identity, origin: Mapping[str, Any] | None = None, **details: Any
+    ) -> None:
+        """Begin or continue the run of `settings` here, as a new start.
 
         Removes the last failure's error.json and what a kill left half written; a damaged result.json is set aside.
-        Raises ConfigError where the directory holds another run, StorageError where it cannot be written.
+
+        Args:
+            settings: what is asked for.
+            identity: theirs.
+            origin: what may change this start's results (experiments.store.origin).
+            **details: device, data folder, ... for environment.json.
+
+        Raises:
+            ConfigError: the directory holds another run.
+            StorageError: it cannot be written.
         """
         atomic.make_folder(self.path)
         atomic.sweep(self.path)
         if self.config.exists():
             self._check_owner(identity.run_id)
-        else:
-            config = {"run_id": identity.run_id, "config_id": identity.config_id, **public(settings)}
-            atomic.replace(self.config, [yaml.safe_dump(config, sort_keys=False, width=120).encode()])
         if self.state() == "damaged":
             log.warning("%s is damaged: it is set aside and the run continues from its checkpoint", self.result)
             atomic.move(self.result, self.result.with_name("result.damaged.json"))
+        self.own = starts.begin(self.path)
+        if not self.config.exists():
+            config = {"run_id": identity.run_id, "config_id": identity.config_id, **public(settings)}
+            atomic.replace(self.config, [yaml.safe_dump(config, sort_keys=False, width=120).encode()], self.own)
+        self.note_starts([*self._known_starts(), {"start": self.own.name, **(origin or {})}])
         self._note_session(settings, details)
         atomic.remove(self.error)
+
+    def earlier(self) -> list[Path]:
+        """The folders of the starts before this one that are still there, the newest first."""
+        return [start for start in reversed(starts.listed(self.path)) if start != self.own]
+
+    def retire_earlier(self) -> None:
+        """Remove the starts before this one, which has a checkpoint of its own now.
+
+        Raises ClaimedError when one of them has sealed the run, or a later start has retired this one.
+        """
+        if self.own is not None and not starts.retire_earlier(self.own):
+            raise self.lost()
+
+    def starts(self) -> list[dict[str, Any]]:
+        """What is known of the starts up to this one, oldest first; [] where it was lost."""
+        return read_starts(self.place / STARTS_FILE)
+
+    def note_starts(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what is known of the starts up to this one. Raises StorageError."""
+        atomic.replace(self.place / STARTS_FILE, [dump({"starts": [dict(entry) for entry in entries]}, indent=1)])
+
+    def _known_starts(self) -> list[dict[str, Any]]:
+        """What the newest start that noted anything knew."""
+        return next(filter(None, (read_starts(start / STARTS_FILE) for start in self.earlier())), [])
+
+    def lost(self) -> ClaimedError:
+        """The error of an owner that another start has replaced."""
+        return ClaimedError(
+            f"{self.path} was taken over by another start, which has sealed it or goes on with it:"
+            " this one wrote nothing into its files and ends"
+        )
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Raise what a start cannot write, or no longer finds, because another one has replaced it, as ClaimedError."""
+        try:
+            yield
+        except (StorageError, ValueError):
+            if self.own is not None and starts.is_lost(self.own):
+                raise self.lost() from None
+            raise
 
     def history(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl: put this into the checkpoint, and give it to `cut_back` after loading one."""
@@ -177,23 +255,40 @@ class RunDir:
         content = b"".join(dump(dict(record)) for record in history)
         if content or self.metrics.exists():
             atomic.replace(self.metrics, [content])
-        if self.timing.exists():
+        timings = (place / starts.TIMING for place in (self.place, *self.earlier()))
+        timing = next(filter(os.path.lexists, timings), None)
+        if timing is not None:
             try:
-                whole = read_lines(self.timing)
+                whole = read_lines(timing)
             except ValueError as error:
                 log.warning("%s: the timing of earlier epochs is lost", error)
                 whole = []
             atomic.replace(self.timing, [dump(record) for record in whole])
 
     def seal(self, result: Mapping[str, Any]) -> None:
-        """Write result.json: from here on the run has a result. Raises ValueError for a record outside the schema."""
+        """Make `result` the run's record, once and for all: from here on the run has a result.
+
+        Raises:
+            ValueError: a record outside the schema, or a history that is not its epochs from 1 on, once each.
+            ClaimedError: another start has sealed the run, or retired this one; nothing of theirs is changed.
+        """
         unknown = sorted(set(result) - set(RESULT_FIELDS) - set(OPTIONAL_FIELDS))
         if unknown:
             raise ValueError(f"result.json: {', '.join(unknown)} is not in its schema (experiments.store.result)")
         if "root" in result.get("data", {}):
             raise ValueError("result.json: data.root is a path of this machine; it belongs into environment.json")
         check_result(result)
-        atomic.replace(self.result, [dump(dict(result), indent=1)])
+        check_epochs(result, [line.get("epoch") for line in self.history()])
+        if self.own is None:
+            raise ValueError("result.json: only a start of the run can seal it")
+        if not starts.seal(self.own, dump(dict(result), indent=1)):
+            raise self.lost()
+        self.own = None
+        self.finish()
+
+    def finish(self) -> None:
+        """Give a sealed run its final form, where a kill has come between; else nothing. Raises StorageError."""
+        starts.finish(self.path)
 
     def fail(self, error: BaseException) -> None:
         """Leave error.json, if the disk lets us; without absolute paths or the values of secret variables."""
@@ -204,19 +299,23 @@ class RunDir:
             "message": _scrubbed(str(error)),
             "exit_code": error.exit_code if isinstance(error, UserError) else 1,
             "machine": isinstance(error, OF_MACHINE),
+            **({"start": self.own.name} if self.own else {}),
             "traceback": [] if user else [f"{Path(f.filename).name}:{f.lineno} in {f.name}" for f in frames],
             "time": _now(),
         }
         try:
-            atomic.replace(self.error, [dump(record, indent=1)])
+            atomic.replace(self.error, [dump(record, indent=1)], self.own)
         except StorageError as problem:
             log.warning("the failure could not be recorded: %s", problem)
 
     def clear(self) -> None:
-        """Remove what the run has produced (rerun=true), the result first: a kill in between leaves a half-done run."""
-        weights = (self.weights, self.averaged, self.linked, self.described)
-        produced = (self.result, self.error, self.checkpoints, *weights, self.metrics, self.timing)
-        for path in produced:
+        """Remove what the run has produced (rerun=true), the result first: a kill in between leaves a half-done run.
+
+        Before that its starts are retired, so that none of them can seal what is being started over.
+        """
+        self.finish()
+        starts.retire_all(self.path)
+        for path in (self.result, self.error, *(self.path / name for name in starts.PRODUCTS)):
             atomic.remove(path)
 
     def _lines(self, path: Path) -> list[dict[str, Any]]:
@@ -256,7 +355,7 @@ class RunDir:
                 **details,
             }
         )
-        atomic.replace(self.environment, [dump({"sessions": sessions[-SESSIONS_KEPT:]}, indent=1)])
+        atomic.replace(self.environment, [dump({"sessions": sessions[-SESSIONS_KEPT:]}, indent=1)], self.own)
 
 
 def _now() -> str:

@@ -7,9 +7,6 @@ Imports neither torch nor hydra.
 
 import dataclasses
 import hashlib
-import os
-import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -179,27 +176,10 @@ def find_run(study: FrozenStudy, identity: str) -> Settings:
     return found[0]
 
 
-def is_claimed(run_dir: Path) -> bool:
-    """Whether a live process seems to own the run. Only looks: taking the lock to find out would disturb its owner."""
-    path = run_dir / lock.FILE
-    try:
-        owner = read_object(path, lock.LIMIT)
-        fresh = time.time() - path.stat().st_mtime < lock.STALE_SECONDS
-        if owner["host"] == socket.gethostname():
-            os.kill(int(owner["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # it lives and belongs to another user
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return fresh
-
-
 def live_state(place: RunDir) -> str:
     """`RunDir.state`, and "running" for a run that is under way."""
     state = place.state()
-    return "running" if state == "half" and is_claimed(place.path) else state
+    return "running" if state == "half" and lock.is_claimed(place.path) else state
 
 
 def states(study: FrozenStudy) -> list[str]:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,7 @@ class Job:
     stop: StopFlag
     reporter: Reporter
     started: float = field(default_factory=time.monotonic)
+    starts: list[dict[str, Any]] = field(default_factory=list)  # of the run, this one last; on rank 0
 
     @classmethod
     def of(
@@ -116,10 +118,11 @@ class Job:
             losses=LossLog(settings.logger.log_every, device),
             run_dir=run_dir,
             checkpoints=Checkpoints(
-                run_dir.path,
+                run_dir.place,
                 identity.run_id,
                 background=settings.checkpoint.background,
                 max_bytes=size_limit(state.networks().values()),
+                after=run_dir.retire_earlier,
             ),
             stop=StopFlag(),
             reporter=Reporter(layout, settings.recipe.epochs, enabled=report),

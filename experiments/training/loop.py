@@ -15,6 +15,7 @@ from experiments.data import MicroBatch
 from experiments.errors import InterruptedRun
 from experiments.randomness import derive
 from experiments.runtime.device import autocast
+from experiments.store.origin import until
 from experiments.training.job import Job
 from experiments.training.optim import set_learning_rate
 from experiments.training.summary import chance_warning
@@ -185,7 +186,8 @@ def save(job: Job) -> None:
     job.started = now
     tensors = job.state.tensors(job.ranks)
     if job.ranks.main:
-        record = {**job.state.record(job.ranks), "history": job.run_dir.history()}
+        listed = {"history": job.run_dir.history(), "starts": until(job.starts, job.step)}
+        record = {**job.state.record(job.ranks), **listed}
         job.checkpoints.save(job.step, tensors, record)
 
 

@@ -1,6 +1,7 @@
 """One run from start to sealed record. Reads top to bottom: rendezvous, record, data, network, resume, epochs, seal."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,13 +12,14 @@ import torch
 from experiments.config.identity import Identity
 from experiments.config.settings import Settings
 from experiments.data import open_data, with_checksum
-from experiments.errors import DivergedError, InterruptedRun, StorageError
+from experiments.errors import ClaimedError, DivergedError, InterruptedRun, StorageError
 from experiments.runtime.device import pick_device, process_switches
 from experiments.runtime.distributed import Ranks, detected, ranks_of
 from experiments.runtime.failures import machine_failures
 from experiments.store import atomic
 from experiments.store.checkpoint import Loaded, save_weights
 from experiments.store.lock import claim
+from experiments.store.origin import changes, continued
 from experiments.store.result import read_result
 from experiments.store.run_dir import RunDir, public
 from experiments.strict_json import dump
@@ -25,8 +27,10 @@ from experiments.training.loggers import MirroredRun, Mirrors
 from experiments.training.loop import Job, NonFiniteError, run_epoch
 from experiments.training.progress import Reporter
 from experiments.training.start import with_weights
-from experiments.training.summary import compose_result
+from experiments.training.summary import compose_result, origin_of
 from roadmap.pretrained import Pretrained
+
+log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -49,11 +53,12 @@ def run(settings: Settings) -> dict[str, Any]:
         settings = settings.replace(data=dataclasses.replace(settings.data, checksum=checksum), init_weights=weights)
         identity = Identity.of(settings)
         run_dir = RunDir.locate(settings, identity)
-        sealed = ranks.on_main(lambda: _take(run_dir, settings, identity, device, stack))
+        sealed = ranks.on_main(lambda: _take(run_dir, settings, identity, device, ranks.world_size, stack))
         if sealed is not None:
             return _repeat(sealed, run_dir, ranks)
         # ---- the work
         stack.enter_context(_failure_recorded(run_dir, ranks))
+        stack.enter_context(machine_failures())  # a killed data worker may be noticed while the others are closed
         return _work(settings, identity, ranks, device, run_dir, stack)
 
 
@@ -64,10 +69,11 @@ def _contents(settings: Settings) -> list[str | None]:
 
 @contextmanager
 def _failure_recorded(run_dir: RunDir, ranks: Ranks) -> Iterator[None]:
-    """Leave error.json after an error, unless it stands for a checkpoint or a sealed record."""
+    """Leave error.json after an error, unless there is a checkpoint or a record for it, or the run is another's now."""
     try:
-        yield
-    except (InterruptedRun, DivergedError):
+        with run_dir.owned():
+            yield
+    except (InterruptedRun, DivergedError, ClaimedError):
         raise
     except Exception as error:
         if ranks.main:
@@ -76,16 +82,26 @@ def _failure_recorded(run_dir: RunDir, ranks: Ranks) -> Iterator[None]:
 
 
 def _take(
-    run_dir: RunDir, settings: Settings, identity: Identity, device: torch.device, stack: ExitStack
+    run_dir: RunDir, settings: Settings, identity: Identity, device: torch.device, world_size: int, stack: ExitStack
 ) -> dict[str, Any] | None:
     """The sealed record if there is one; else claim the directory until `stack` closes and begin."""
-    if not settings.rerun and run_dir.state() in ("finished", "diverged"):
-        return read_result(run_dir.result)
-    stack.enter_context(claim(run_dir.path))
-    if settings.rerun:
-        run_dir.clear()
-    run_dir.start(settings, identity, device=str(device), torch=torch.__version__, threads=torch.get_num_threads())
-    return None
+    if settings.rerun or (sealed := _sealed(run_dir)) is None:
+        stack.enter_context(claim(run_dir.path))
+        if settings.rerun:
+            run_dir.clear()
+        sealed = _sealed(run_dir)  # by the owner before, or what a kill came between
+    if sealed is None:
+        threads, version = torch.get_num_threads(), torch.__version__
+        origin = origin_of(settings, device, world_size)
+        with run_dir.owned():
+            run_dir.start(settings, identity, origin, device=str(device), torch=version, threads=threads)
+    return sealed
+
+
+def _sealed(run_dir: RunDir) -> dict[str, Any] | None:
+    """The sealed record, in its final form; None without one."""
+    run_dir.finish()
+    return read_result(run_dir.result) if run_dir.state() in ("finished", "diverged") else None
 
 
 def _repeat(sealed: dict[str, Any], run_dir: RunDir, ranks: Ranks) -> dict[str, Any]:
@@ -142,22 +158,35 @@ def resume(job: Job) -> list[dict[str, Any]]:
     found: list[Loaded] = []
 
     def load() -> dict[str, Any] | None:
+        job.checkpoints.inherit(job.run_dir.earlier())
         found.extend(filter(None, [job.checkpoints.load()]))
         return found[0].state if found else None
 
     record = job.ranks.on_main(load)
     history: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []  # none in checkpoints of versions that did not list the starts
     if record is not None:
         tensors = job.ranks.share_tensors(found[0].tensors if found else None)
         try:
             job.state.restore(tensors, record, job.ranks)
             history = [dict(line) for line in record["history"]]
+            kept = [dict(entry) for entry in record.get("starts", [])]
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # whole, but written by something else
             raise StorageError(
                 f"{job.run_dir.checkpoints}: the newest checkpoint is no state of this run ({error!r:.80}): remove it"
             ) from None
-    job.ranks.on_main(lambda: job.run_dir.cut_back(history))
+    job.ranks.on_main(lambda: _continue(job, history, kept))
     return history
+
+
+def _continue(job: Job, history: list[dict[str, Any]], kept: list[dict[str, Any]]) -> None:
+    """Put the record of the run where the checkpoint is (rank 0 only); warn of values that change its last bits."""
+    job.run_dir.cut_back(history)
+    job.starts = continued(job.run_dir.starts(), kept, job.step)
+    job.run_dir.note_starts(job.starts)
+    for line in changes(job.starts)[-1:]:
+        if line.startswith(f"from step {job.step} on"):
+            log.warning("the run goes on with other values, and its last bits are those of neither: %s", line)
 
 
 def announce(job: Job) -> None:

@@ -1,6 +1,7 @@
 """What a run leaves as its result: the fields of `result.json` (schema: experiments.store.result)."""
 
 import math
+import os
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 
+from experiments.config.settings import Settings
+from experiments.store.origin import changes, until
 from experiments.store.run_dir import public
 from experiments.training.job import Job
 from experiments.training.losses import Loss
@@ -33,6 +36,8 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
     published = settings.design.replace(stem_stride=stem_stride_in(settings.regime))
     paper = complexity_of(published, image_size=224, num_classes=1000)
     warning = chance_warning(history, source.num_classes, settings.design, job.loss)
+    starts = until(job.starts, job.step)
+    warnings = [f"mixed: {line}" for line in changes(starts)] + ([warning] if warning else [])
     return {
         "run_id": job.identity.run_id,
         "config_id": job.identity.config_id,
@@ -61,7 +66,24 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
         **({"init_from": asked["init_weights"]} if asked["init_weights"] else {}),
         **({"diverged": diverged} if diverged else {}),
         **({"damaged_images": source.damaged} if source.damaged else {}),
-        **({"warnings": [warning]} if warning else {}),
+        **({"warnings": warnings} if warnings else {}),
+        **({"starts": starts} if starts else {}),
+    }
+
+
+def origin_of(settings: Settings, device: torch.device, world_size: int) -> dict[str, Any]:
+    """What may change the bits that a start computes, and whose code it is."""
+    timed = device.type == "cuda" and not settings.deterministic
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")  # oneDNN chooses for itself
+    return {
+        **git_state(),
+        "versions": versions(),
+        "device": device_name(device),
+        "instruction_set": torch.backends.cpu.get_cpu_capability() + (f", oneDNN {limit}" if limit else ""),
+        "threads": torch.get_num_threads(),
+        "world_size": world_size,
+        "compile": settings.compile,
+        "kernels": "deterministic" if settings.deterministic else "chosen by time" if timed else "default",
     }
 
 

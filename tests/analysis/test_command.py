@@ -13,6 +13,7 @@ from analysis.__main__ import main
 from roadmap import step_at
 from tests.analysis import factory
 from tests.analysis.test_ladder import NAMES, PUBLISHED
+from tests.analysis.test_records import STARTS
 
 FILES = {"ladder.png", "ladder.svg", "ladder.pdf", "ladder.csv", "ladder.md", "ladder.tex", "report.html"}
 
@@ -28,6 +29,7 @@ def study(tmp_path_factory):
     runs, out = folder / "runs", folder / "out"
     records = [r for r in factory.ladder(PUBLISHED.get) if r["step"] not in ("gelu", "kernel_9")]
     records += [factory.record("kernel_9", seed, None, status="diverged", loss=None, top1_best=None) for seed in (0, 1)]
+    records[0]["starts"] = STARTS
     records += factory.ladder(lambda name: 60.0, seeds=[0], steps=["resnet50", "kernel_7"], data="digits")
     factory.write_all(runs, records, metrics=True)
     width = next(r for r in records if (r["step"], r["seed"]) == ("width", 2))
@@ -50,6 +52,16 @@ def test_files_and_one_row_per_step(study):
     figures = {path.name for path in (out / "figures").iterdir()}
     for name in ("gains", "accuracy-gmacs", "accuracy-params", "accuracy-images-per-second", "kernels", "curves"):
         assert {f"{name}.png", f"{name}.svg", f"{name}.pdf"} <= figures
+
+
+def test_the_page_says_which_runs_are_put_together_of_unlike_starts(study):
+    page = (study[1] / "report.html").read_text()
+    assert "Times that a run was started: not recorded" in page
+    assert page.count("Mixed: ") == 1
+    assert "from step 10 on: threads 1 -&gt; 2." in page
+    assert [row["mixed"] for row in rows_of(study[1] / "runs.csv") if row["mixed"]] == [
+        "from step 10 on: threads 1 -> 2"
+    ]
 
 
 def test_each_group_has_its_folder_and_the_top_shows_the_fullest(study):

@@ -102,3 +102,17 @@ def test_a_run_at_two_steps_is_at_the_first_unless_another_run_holds_the_change(
     held = pd.DataFrame([flat(record(["+step=gelu"], 80.0))])
     both = records.located(pd.concat([frame, held], ignore_index=True), DEFAULT)
     assert both["step"].tolist() == ["kernel_7", None, "gelu"]
+
+
+STARTS = [
+    {"start": "001-a", "from_step": 0, "to_step": 10, "threads": 1, "versions": {"torch": "2.5"}},
+    {"start": "002-b", "from_step": 10, "to_step": 30, "threads": 2, "versions": {"torch": "2.5"}},
+]
+
+
+@pytest.mark.parametrize(
+    "starts, number, mixed", [(None, None, ""), (STARTS[:1], 1, ""), (STARTS, 2, "from step 10 on: threads 1 -> 2")]
+)
+def test_a_run_of_several_starts_says_what_changed(starts: Any, number: int | None, mixed: str) -> None:
+    found = row() if starts is None else row(starts=starts)
+    assert (found["starts"], found["mixed"]) == (number, mixed)

@@ -216,6 +216,7 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="damage-") as name:
         template = Path(name)
         for folder, run_id in ((template, RUN), (template / "foreign", OTHER_RUN)):
+            folder.mkdir(exist_ok=True)
             store = Checkpoints(folder, run_id, background=False)
             for step in (OLDER, NEWEST):
                 store.save(step, state_of(step, other=run_id == OTHER_RUN), {"epoch": step})

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import StorageError
+from experiments.store import starts
 from experiments.store.checkpoint import Checkpoints
 from experiments.strict_json import read_object
 from tests.storms import fleet, hooks
@@ -19,13 +20,13 @@ from tests.storms.variants import FAULTED
 
 
 def loadable_step(runs_dir: Path) -> int:
-    """The step of the newest checkpoint that verifies, 0 without one; -1 when one is damaged."""
-    folder = fleet.only_run(runs_dir)
-    names = sorted((folder / "checkpoints").glob("step-*/manifest.json"))
-    if not names:
-        return 0
-    loaded = Checkpoints(folder, read_object(names[0], 1 << 26)["run_id"]).load()
-    return -1 if loaded is None or loaded.skipped else loaded.step
+    """The step of the newest checkpoint that verifies, in any start, 0 without one; -1 when one is damaged."""
+    folder, steps = fleet.only_run(runs_dir), [0]
+    for place in (folder, *starts.listed(folder)):
+        for manifest in sorted(place.glob("checkpoints/step-*/manifest.json"))[:1]:
+            loaded = Checkpoints(place, read_object(manifest, 1 << 26)["run_id"]).load()
+            steps.append(-1 if loaded is None or loaded.skipped else loaded.step)
+    return -1 if -1 in steps else max(steps)
 
 
 def problem_of(child: fleet.Child, code: int, runs_dir: Path) -> str | None:

@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from experiments.store.result import TIMING_FIELDS
+from experiments.store.result import VARYING_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPARED = ("last.safetensors", "metrics.jsonl", "result.json")
@@ -163,7 +163,7 @@ def outcome(runs_dir: Path) -> dict[str, bytes]:
     files = {name: (run / name).read_bytes() if (run / name).exists() else b"missing" for name in COMPARED}
     if files["result.json"] != b"missing":
         record = json.loads(files["result.json"])
-        kept = {key: value for key, value in record.items() if key not in TIMING_FIELDS}
+        kept = {key: value for key, value in record.items() if key not in VARYING_FIELDS}
         files["result.json"] = json.dumps(kept, sort_keys=True).encode()
     return files
 

@@ -12,7 +12,10 @@ from experiments.store import atomic, lock
 from experiments.store.checkpoint import Checkpoints
 
 # Every call by which experiments.store.atomic and experiments.store.lock change a disk.
-WRITE_CALLS = ("open", "write", "fsync", "replace", "rename", "unlink", "makedirs", "ftruncate", "rmtree", "utime")
+WRITE_CALLS = (
+    *("open", "write", "fsync", "replace", "rename", "unlink", "makedirs", "mkdir", "rmdir", "link", "ftruncate"),
+    *("rmtree", "utime"),
+)
 
 
 class CountedOs:
@@ -107,7 +110,8 @@ def snapshot_saves(target: Path) -> Callable[[], None]:
 
         def copied(self: Checkpoints, step: int, *arguments: Any) -> None:
             write(self, step, *arguments)
-            shutil.copytree(self.folder.parent, target / f"{step:03d}" / self.folder.parent.name)
+            run = self.folder.parent.parent.parent  # of starts/<start>/checkpoints
+            shutil.copytree(run, target / f"{step:03d}" / run.name)
 
         Checkpoints._write = copied
 

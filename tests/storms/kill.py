@@ -52,9 +52,9 @@ def moment_of(runs_dir: Path) -> str:
     run = fleet.only_run(runs_dir)
     if (run / "result.json").exists():
         return "after the end"
-    if (run / "checkpoints" / ".writing").exists() or (run / "checkpoints" / ".removing").exists():
+    if any(run.glob("starts/*/checkpoints/.writing")) or any(run.glob("starts/*/checkpoints/.removing")):
         return "inside a checkpoint write"
-    return "between checkpoints" if any(run.glob("checkpoints/step-*")) else "before the first checkpoint"
+    return "between checkpoints" if any(run.glob("starts/*/checkpoints/step-*")) else "before the first checkpoint"
 
 
 def struck(

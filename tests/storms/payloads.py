@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from experiments.store.checkpoint import MANIFEST, STATE
+from experiments.store.run_dir import RunDir
 from experiments.store.tensor_file import pieces_of
 
 
@@ -34,7 +35,12 @@ class Place(NamedTuple):
     @property
     def newest(self) -> Path:
         """The newest checkpoint."""
-        return sorted(self.run.glob("checkpoints/step-*"))[-1]
+        return sorted(RunDir(self.run).checkpoints.glob("step-*"))[-1]
+
+    @property
+    def start(self) -> Path:
+        """Where the run wrote that was killed."""
+        return RunDir(self.run).checkpoints.parent
 
 
 class Executes:
@@ -188,7 +194,7 @@ def _writing_is_a_link(place: Place) -> None:
     outside = place.canary.parent / "precious"
     outside.mkdir(exist_ok=True)
     (outside / "file").write_text("precious")
-    writing = place.run / "checkpoints" / ".writing"
+    writing = place.start / "checkpoints" / ".writing"
     shutil.rmtree(writing, ignore_errors=True)  # what the killed run left
     writing.symlink_to(outside)
 
@@ -196,7 +202,7 @@ def _writing_is_a_link(place: Place) -> None:
 def _checkpoint_is_a_link(place: Place) -> None:
     outside = place.canary.parent / place.newest.name
     place.newest.rename(outside)
-    (place.run / "checkpoints" / outside.name).symlink_to(outside)
+    (place.start / "checkpoints" / outside.name).symlink_to(outside)
 
 
 CHECKPOINTS: dict[str, Callable[[Place], None]] = {
@@ -249,11 +255,11 @@ RECORDS: dict[str, Callable[[Place], None]] = {
     "result.json is /dev/zero": _link(_result, "/dev/zero"),
     "result.json is a pipe": _pipe(_result),
     "result.json is a pickle": lambda place: _put(_result(place), _pickle(place)),
-    "metrics.jsonl of 10 GB": _sparse(lambda place: place.run / "metrics.jsonl", 10 << 30),
-    "metrics.jsonl is a link": _link(lambda place: place.run / "metrics.jsonl", "../../precious"),
+    "metrics.jsonl of 10 GB": _sparse(lambda place: place.start / "metrics.jsonl", 10 << 30),
+    "metrics.jsonl is a link": _link(lambda place: place.start / "metrics.jsonl", "../../precious"),
     "environment.json is deep": _text(lambda place: place.run / "environment.json", "[" * 100_000),
     "environment.json of 10 GB": _sparse(lambda place: place.run / "environment.json", 10 << 30),
-    "timing.jsonl is a pickle": lambda place: _put(place.run / "timing.jsonl", _pickle(place)),
+    "timing.jsonl is a pickle": lambda place: _put(place.start / "timing.jsonl", _pickle(place)),
     "claim is a link": _link(lambda place: place.run / ".claim", "../../precious"),
     "claim is a pickle": lambda place: _put(place.run / ".claim", _pickle(place)),
 }

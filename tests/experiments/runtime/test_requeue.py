@@ -41,7 +41,7 @@ def test_the_run_stops_before_the_job_is_queued_again(answer: str, code: int, tm
     command = [sys.executable, "-c", PROGRAM, answer, *SMALL, f"runs_dir={tmp_path}"]
     job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not any(tmp_path.glob("*/metrics.jsonl")):
+    while not any(tmp_path.glob("*/starts/*/metrics.jsonl")):
         assert job.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     job.send_signal(signal.SIGUSR2)

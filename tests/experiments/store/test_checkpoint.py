@@ -36,6 +36,7 @@ def tensors_of(step: int) -> dict[str, torch.Tensor]:
 
 def save(folder: Path, *steps: int, run_id: str = RUN, background: bool = False) -> Checkpoints:
     """A store at `folder` with one checkpoint for each of `steps`."""
+    folder.mkdir(exist_ok=True)
     store = Checkpoints(folder, run_id, background=background)
     for step in steps:
         store.save(
@@ -284,7 +285,7 @@ def counted(call):
             os.kill(os.getpid(), signal.SIGKILL)
         return call(*arguments, **options)
     return wrapper
-for name in ("open", "write", "fsync", "rename", "unlink", "makedirs"):
+for name in ("open", "write", "fsync", "rename", "unlink", "mkdir"):
     setattr(atomic.os, name, counted(getattr(atomic.os, name)))
 store.save(4, {"x": torch.full((100,), 4)}, {"step": 4})
 """

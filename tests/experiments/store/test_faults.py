@@ -56,6 +56,7 @@ def test_a_save_that_fails_anywhere_keeps_the_older_generations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, sticky: bool
 ) -> None:
     def saving(folder: Path, *steps: int) -> Work:
+        folder.mkdir(exist_ok=True)
         store = Checkpoints(folder, RUN, background=False)
         return lambda: [store.save(step, {"x": torch.full((50,), step)}, {}) for step in steps]
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,6 +114,92 @@ def test_an_owner_on_another_host_counts_as_alive_until_its_heart_stops(tmp_path
     os.utime(path, (stale, stale))
     with claim(tmp_path):
         pass
+
+
+def claimed_elsewhere(path: Path, age: float) -> Path:
+    """A claim of an owner on another host that last showed life `age` seconds ago, by the clock of now."""
+    claim_file = path / FILE
+    claim_file.write_text(json.dumps({"pid": 7, "host": "elsewhere", "boot": "another-kernel", "token": "t"}))
+    os.utime(claim_file, (time.time() - age,) * 2)
+    return claim_file
+
+
+def test_a_clock_that_was_set_back_does_not_keep_a_dead_owner_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last beat lies an hour ahead: what counts is whether it beats while one looks."""
+    monkeypatch.setattr(claims, "STALE_SECONDS", 0.2)
+    claimed_elsewhere(tmp_path, age=-3600)
+    with claim(tmp_path):
+        pass
+
+
+def test_a_clock_that_was_set_back_does_not_bury_a_live_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "STALE_SECONDS", 5.0)
+    path = claimed_elsewhere(tmp_path, age=-3600)
+    beats = threading.Timer(0.3, lambda: os.utime(path, (time.time() + 3700,) * 2))
+    beats.start()
+    with pytest.raises(ClaimedError, match="process 7 on elsewhere"), claim(tmp_path):
+        pass
+    beats.join()
+
+
+def test_a_late_owner_neither_empties_nor_prolongs_its_successors_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.02)
+    with claim(tmp_path):
+        path = claimed_elsewhere(tmp_path, age=50)  # by another host, while this one slept
+        written, beat = path.read_bytes(), path.stat().st_mtime_ns
+        time.sleep(0.2)
+        assert path.stat().st_mtime_ns == beat
+    assert path.read_bytes() == written
+
+
+def test_a_claim_is_on_disk_before_anything_else_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(claims.atomic.os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or fsync(fd))
+    with claim(tmp_path):
+        assert (tmp_path / FILE).stat().st_ino in synced
+
+
+def test_what_is_no_file_in_the_place_of_the_claim_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(StorageError, match="is not a file"), claim(tmp_path):
+        pass
+
+
+def test_whether_a_run_is_under_way_is_seen_from_outside(tmp_path: Path, repo_root: Path) -> None:
+    assert not claims.is_claimed(tmp_path)
+    with process(OWNER, str(tmp_path), root=repo_root) as owner:
+        line_of(owner)
+        os.utime(tmp_path / FILE, (0, 0))  # this kernel knows better than the clock
+        assert claims.is_claimed(tmp_path)
+        owner.kill()
+        owner.wait()
+    os.utime(tmp_path / FILE)
+    assert not claims.is_claimed(tmp_path)
+    with claim(tmp_path):
+        assert claims.is_claimed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed, alive",
+    [
+        ({}, True),
+        ({"began": "1"}, False),  # the id of a process that is no more belongs to another one now
+        ({"began": "1", "host": "container"}, True),  # equal ids in two containers of one kernel: its beat counts
+        ({"boot": "another-kernel"}, True),
+    ],
+)
+def test_a_process_id_alone_tells_nothing(tmp_path: Path, changed: dict[str, str], alive: bool) -> None:
+    with claim(tmp_path):
+        owner = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(owner | changed))
+    assert {"pid", "boot", "began", "token"} <= owner.keys()
+    assert claims.is_claimed(tmp_path) == alive
+    os.utime(tmp_path / FILE, (0, 0))
+    assert claims.is_claimed(tmp_path) == (not changed)
 
 
 def test_the_owner_keeps_showing_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,13 @@ def start(run: RunDir, settings: Settings, **details: Any) -> None:
     run.start(settings, Identity.of(settings), **details)
 
 
+def seal(run: RunDir, **changes: Any) -> None:
+    """Seal a record with as many epochs of metrics as it says."""
+    record = result_for(starts=[{"start": run.place.name}], **changes)
+    run.cut_back([{"epoch": epoch} for epoch in range(1, record["epochs"] + 1)])
+    run.seal(record)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     """A started run."""
@@ -73,28 +80,29 @@ def test_the_states_of_a_run(tmp_path: Path) -> None:
     assert run.state() == "failed"
     start(run, settings)
     assert run.state() == "half"
-    run.seal(result_for(status="diverged", top1=None, top1_best=None, loss=None))
+    seal(run, status="diverged", top1=None, top1_best=None, loss=None)
     assert run.state() == "diverged"
-    run.seal(result_for())
+    run.clear()
+    start(run, settings)
+    seal(run)
     assert run.state() == "finished"
     run.result.write_bytes(run.result.read_bytes()[:-20])
     assert run.state() == "damaged"
     start(run, settings)
     assert run.state() == "half"
-    run.seal(result_for())
+    seal(run)
     run.clear()
     assert run.state() == "half"
 
 
 def test_nothing_that_an_earlier_training_produced_survives_a_rerun(run: RunDir) -> None:
     """A rerun that is killed must not leave the weights of the run before it."""
-    kept = {path.name for path in run.path.iterdir()}
-    run.append_metrics({"epoch": 0})
+    kept = {path.name for path in run.path.iterdir()} - {"starts"}
     run.append_timing({"epoch": 0})
-    run.seal(result_for())
-    run.fail(DataError("no images"))
     run.weights.write_bytes(b"")
     (run.checkpoints / "step-00000001-0123456789abcdef").mkdir(parents=True)
+    seal(run)
+    run.fail(DataError("no images"))
     assert len(list(run.path.iterdir())) == len(kept) + 6
     run.clear()
     assert {path.name for path in run.path.iterdir()} == kept
@@ -102,9 +110,8 @@ def test_nothing_that_an_earlier_training_produced_survives_a_rerun(run: RunDir)
 
 def test_only_environment_json_knows_this_machine(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "canary-4711")
-    run.append_metrics({"epoch": 0, "loss": 1.5})
     run.append_timing({"epoch": 0, "seconds": 1.0})
-    run.seal(result_for())
+    seal(run)
     try:
         (tmp_path / "folder" / "missing.png").read_bytes()
     except OSError as error:
@@ -191,9 +198,11 @@ def test_numbers_that_are_not_finite_are_refused_when_written(run: RunDir) -> No
 
 
 def test_a_result_comes_back_as_it_was_sealed(run: RunDir) -> None:
-    run.seal(result_for())
-    assert read_result(run.result) == result_for()
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "environment.json", "result.json"]
+    record = result_for(starts=[{"start": run.place.name}])
+    seal(run)
+    assert read_result(run.result) == record
+    left = ["config.yaml", "environment.json", "metrics.jsonl", "result.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == left
 
 
 @pytest.mark.parametrize("name", list(RESULT_FIELDS))

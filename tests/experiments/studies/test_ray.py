@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.store.result import TIMING_FIELDS
+from experiments.store.result import VARYING_FIELDS
 from experiments.store.run_dir import RunDir
 from tests.conftest import ROOT
 
@@ -20,7 +20,7 @@ SMALL = (
     *("batch.micro=32", "data.train_images=320", "data.eval_images=64"),
 )
 STEPS = "+step=resnet50,stage_ratio,kernel_5,kernel_7,gelu,separate_downsampling"
-NOT_COMPARED = {*TIMING_FIELDS, "study", "git"}
+NOT_COMPARED = {*VARYING_FIELDS, "study", "git"}
 
 
 def command(folder: Path, *overrides: str) -> list[str]:

@@ -84,9 +84,9 @@ def _wait_for_epochs(runs_dir: Path, count: int, process: subprocess.Popen[str],
     """The run's directory once `count` epochs are on record."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = list(runs_dir.glob("*/metrics.jsonl"))
-        if found and len(found[0].read_text().splitlines()) >= count:
-            return found[0].parent
+        found = [RunDir(config.parent) for config in runs_dir.glob("*/config.yaml")]
+        if found and len(found[0].history()) >= count:
+            return found[0].path
         assert process.poll() is None, process.stdout and process.stdout.read()
         time.sleep(0.1)
     raise AssertionError("no epoch was finished in time")
@@ -144,7 +144,7 @@ def test_one_process_that_is_asked_to_stop_exits_with_75(tmp_path: Path) -> None
     assert process.returncode == 75, said
     assert "Traceback" not in said
     assert RunDir(run).state() == "half"
-    assert list((run / "checkpoints").glob("step-*"))
+    assert list(RunDir(run).checkpoints.glob("step-*"))
 
 
 def test_a_batch_that_does_not_divide_over_the_ranks_is_one_line(tmp_path: Path) -> None:

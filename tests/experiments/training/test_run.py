@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from experiments.data import open_data
-from experiments.errors import DivergedError, InterruptedRun, StorageError
+from experiments.errors import ClaimedError, DivergedError, InterruptedRun, StorageError
 from experiments.runtime.distributed import Ranks
+from experiments.store import lock
 from experiments.store.checkpoint import MANIFEST, Checkpoints
 from experiments.store.run_dir import RunDir
 from experiments.training import job, loop
@@ -177,15 +178,15 @@ def test_a_checkpoint_that_another_program_wrote_changes_no_metrics(
     with stopping(monkeypatch, 5), pytest.raises(InterruptedRun):
         engine.run(settings)
     run = only_run(tmp_path)
-    before = (run / "metrics.jsonl").read_bytes()
-    newest = max((run / "checkpoints").glob("step-*"))
+    before = RunDir(run).metrics.read_bytes()
+    newest = max(RunDir(run).checkpoints.glob("step-*"))
     manifest = json.loads((newest / MANIFEST).read_text())
     del manifest["state"]["history"]
     manifest["state"] |= {"history": history} if history else {}
     replace_manifest(newest, json.dumps(manifest).encode())
     with pytest.raises(StorageError, match="is no state of this run"):
         engine.run(settings)
-    assert (run / "metrics.jsonl").read_bytes() == before
+    assert RunDir(run).metrics.read_bytes() == before
 
 
 def test_rerun_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,3 +302,60 @@ def test_a_bug_leaves_error_json_and_the_same_command_continues(
     engine.run(settings_of(tmp_path))
     assert not (run / "error.json").exists()
     assert RunDir(run).state() == "finished"
+
+
+# ---- several starts, several owners
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_owner_that_was_replaced_ends_and_leaves_the_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealed: bool
+) -> None:
+    """Another host takes the run over in the middle, and may even have sealed it before this one writes again."""
+    engine.run(settings_of(tmp_path / "alone"))
+    settings = settings_of(tmp_path / "two")
+    step, steps = loop.train_step, iter(range(100))
+
+    def taken_over(*arguments: Any) -> Tensor:
+        if next(steps) == 5:
+            with monkeypatch.context() as patch:
+                patch.setattr(loop, "train_step", step)
+                patch.setattr(lock, "_held", set())  # another process, on a host that shares no locks
+                patch.setattr(lock, "_take", lambda *_: None)
+                if sealed:
+                    engine.run(settings)
+                else:
+                    with stopping(patch, 0), pytest.raises(InterruptedRun):
+                        engine.run(settings)
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", taken_over)
+        with pytest.raises(ClaimedError, match="was taken over by another start"):
+            engine.run(settings)
+    run = only_run(tmp_path / "two")
+    assert not (run / "error.json").exists()
+    assert RunDir(run).state() == ("finished" if sealed else "half")
+    engine.run(settings)
+    assert fingerprint(run) == fingerprint(only_run(tmp_path / "alone"))
+    assert not (run / "starts").exists()
+
+
+def test_the_record_lists_every_start_and_marks_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for after, values in ((2, ()), (1, ()), (2, ("deterministic=true",))):
+        with stopping(monkeypatch, after), pytest.raises(InterruptedRun):
+            engine.run(settings_of(tmp_path, *values))
+    assert caplog.text.count("the run goes on with other values") == 1
+    assert "from step 4 on: kernels default -> deterministic" in caplog.text
+    record = engine.run(settings_of(tmp_path, "deterministic=true"))
+    listed = [(one["from_step"], one["to_step"], one["kernels"]) for one in record["starts"]]
+    kernels = ["default", "default", "deterministic", "deterministic"]
+    assert listed == [(0, 3, kernels[0]), (3, 4, kernels[1]), (4, 7, kernels[2]), (7, 8, kernels[3])]
+    assert record["warnings"] == ["mixed: from step 4 on: kernels default -> deterministic"]
+    assert {"commit", "dirty", "versions", "device", "instruction_set", "threads", "world_size", "compile"} <= set(
+        record["starts"][0]
+    )
+    assert len({one["start"] for one in record["starts"]}) == 4
+    assert caplog.text.count("the run goes on with other values") == 1
