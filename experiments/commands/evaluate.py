@@ -14,6 +14,7 @@ from experiments.config.settings import PRECISIONS, Batch, Budget, Data, Recipe,
 from experiments.data import DataSource, open_data
 from experiments.data.damage import EVALUATION
 from experiments.data.from_files import FileSource
+from experiments.data.patience import read_or_refuse
 from experiments.data.readers import folder
 from experiments.data.source import Pipeline
 from experiments.errors import ConfigError, DataError
@@ -155,7 +156,7 @@ def _source(options: argparse.Namespace, settings: Settings, device: torch.devic
         return open_data(settings, device=device, to_train=False)
     if not root.is_dir():
         raise DataError(f"--root={root} is not a folder")
-    return FileSource(Pipeline.of(settings), folder.evaluation_only(root), device)
+    return FileSource(Pipeline.of(settings), read_or_refuse("--root", folder.evaluation_only, root), device)
 
 
 def _by_real_labels(options: argparse.Namespace, model: RoadmapNet, source: DataSource, device: torch.device) -> str:

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 from experiments.data.augment.normalise import Augmenter, Normaliser
 from experiments.data.damage import EVALUATION, TRAIN, Damage
 from experiments.data.in_memory import keep_freed_memory
+from experiments.data.patience import one_line
 from experiments.data.source import MicroBatch, Pipeline, evaluation_batches, images_of, sample_batches
-from experiments.data.splits import ImageFiles, Splits, one_line
+from experiments.data.splits import ImageFiles, Splits
 from experiments.data.worker import ChunkDataset, ChunkSampler, LoadedChunk, chunks_of, start_worker
 from experiments.errors import DataError, StorageError
 from experiments.runtime.device import one_thread

@@ -53,11 +53,6 @@ class Splits:
     class_names: tuple[str, ...]
 
 
-def one_line(name: str) -> str:
-    """A file's name as a message shows it: no line break, no terminal's codes, no bytes that are not text."""
-    return name if name.isprintable() else ascii(name)[1:-1]
-
-
 def stratified(labels: np.ndarray, count: int, purpose: str) -> np.ndarray:
     """Positions, ascending, of `count` of the labels, in every class the same share (to one image).
 
