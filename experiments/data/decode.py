@@ -7,7 +7,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
 from experiments.data.augment.crops import Axis, Crops, Line, shown_part
-from experiments.data.headers import HEAD, announced_size
+from experiments.data.headers import HEAD, SHORTEST_SCAN, announced_size, scans_of
 from experiments.data.patience import patiently
 from experiments.errors import StorageError
 from experiments.runtime.failures import MEMORY
@@ -27,6 +27,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 LARGEST_FILE = 2**28  # bytes
 LARGEST_IMAGE = 90_000_000  # pixels; the largest of ImageNet has 61 million
 LARGEST_RESIZED = 2**24  # pixels of a resized image; of a larger one only the part that is shown is made
+LARGEST_WORK = 2**35  # pixels times scans of a JPEG file, about ten seconds; a few bytes make a scan
 KEPT_OPEN = 2**22  # bytes; larger files do not stay open while they wait for their turn
 SCALED_DECODING = 2  # pixels that a JPEG decoded at a lower resolution must still have per output pixel
 
@@ -116,14 +117,32 @@ def _measured(path: Path) -> Measured:
         raise UnreadableImage(f"{status.st_size} bytes, at most {LARGEST_FILE} are read")
     with path.open("rb") as file:
         size = announced_size(file.read(HEAD))
-    image = _open(path) if size is None else None
-    width, height = size or image.size  # type: ignore[union-attr]
-    if image is not None and (status.st_size > KEPT_OPEN or width * height > LARGEST_IMAGE):
-        image.close()
-        image = None
+    if size is not None:
+        _check_pixels(*size)
+        return Measured(path, *size, None)
+    with ExitStack() as files:
+        image = _open(path)
+        files.callback(image.close)
+        _check_pixels(*image.size)
+        _check_scans(path, status.st_size, image.width * image.height)
+        if status.st_size <= KEPT_OPEN:
+            files.pop_all()
+            return Measured(path, *image.size, image)
+    return Measured(path, *image.size, None)
+
+
+def _check_pixels(width: int, height: int) -> None:
     if width * height > LARGEST_IMAGE:
         raise UnreadableImage(f"{width} x {height} pixels, at most {LARGEST_IMAGE} are read")
-    return Measured(path, width, height, image)
+
+
+def _check_scans(path: Path, length: int, pixels: int) -> None:
+    if length // SHORTEST_SCAN * pixels <= LARGEST_WORK:
+        return  # as nearly every file
+    with path.open("rb") as file:
+        scans = scans_of(file)
+    if scans * pixels > LARGEST_WORK:
+        raise UnreadableImage(f"{scans} scans of {pixels} pixels, at most {LARGEST_WORK // pixels} are decoded")
 
 
 def _open(path: Path) -> Image.Image:

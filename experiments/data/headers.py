@@ -1,10 +1,19 @@
-"""The size that an image file announces, for the formats that Pillow unpacks or makes room for when it opens them."""
+"""What an image file would cost, told from its bytes before a decoder sees them."""
 
-HEAD = 32  # bytes that tell
+import re
+from typing import BinaryIO
+
+HEAD = 32  # bytes that tell a size
+PIECE = 2**20  # bytes read at a time
+SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # a scan's marker, length and components
+SHORTEST_SCAN = 8  # bytes
 
 
 def announced_size(head: bytes) -> tuple[int, int] | None:
-    """Width and height from the first HEAD bytes of a PNG or WebP file; None where another reader has to tell."""
+    """Width and height from the first HEAD bytes of a PNG or WebP file; None where another reader has to tell.
+
+    These are the formats of which Pillow unpacks texts, or makes room for the whole image, when it opens a file.
+    """
     if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR" and len(head) >= 24:
         return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP" and len(head) >= 30:
@@ -22,3 +31,13 @@ def _webp(kind: bytes, data: bytes) -> tuple[int, int] | None:
     if kind == b"VP8 ":
         return int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF
     return None
+
+
+def scans_of(jpeg: BinaryIO) -> int:
+    """How many times a JPEG file has its decoder go over the whole image."""
+    count, left = 0, b""
+    while piece := jpeg.read(PIECE):
+        piece = left + piece
+        count += len(SCAN.findall(piece))
+        left = piece[-4:]  # one byte less than what is found
+    return count

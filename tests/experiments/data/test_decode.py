@@ -18,10 +18,10 @@ from PIL import Image
 from torch.nn.functional import interpolate, pad
 
 from experiments.config.settings import Recipe
-from experiments.data import decode, patience
+from experiments.data import decode, headers, patience
 from experiments.data.augment.crops import Crops, Line, centre_crops, draw_crops, shown_part, training_crops
 from experiments.data.decode import LARGEST_IMAGE, UnreadableImage, load_crops
-from experiments.data.headers import HEAD, announced_size
+from experiments.data.headers import HEAD, announced_size, scans_of
 from experiments.errors import StorageError
 from tests.experiments.data.sources import encoded, photograph
 
@@ -241,6 +241,29 @@ def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(MemoryError) as caught:
         load_crops([path], CENTRED, 32, 3, "bicubic")
     assert "\n" not in str(caught.value)
+
+
+def test_a_jpeg_file_that_is_decoded_again_and_again_is_refused(tmp_path: Path) -> None:
+    """A scan of ten bytes has its decoder go over all blocks once more."""
+    buffer = io.BytesIO()
+    Image.new("L", (4000, 4000), 128).save(buffer, "JPEG", progressive=True)
+    usual = buffer.getvalue()
+    last = usual.rindex(b"\xff\xda")
+    path = tmp_path / "image.jpg"
+    path.write_bytes(usual + bytes(20_000))
+    assert scans_of(io.BytesIO(usual)) == 6
+    (image,) = load_crops([path], CENTRED, 32, 3, "bicubic")
+    assert isinstance(image, torch.Tensor)
+    path.write_bytes(usual[:-2] + usual[last : last + 10] * 200_000 + b"\xff\xd9")
+    (image,) = load_crops([path], CENTRED, 32, 3, "bicubic")
+    assert isinstance(image, UnreadableImage) and "200006 scans of 16000000 pixels, at most 2147" in str(image)
+
+
+def test_scans_are_found_across_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = 7 * (b"\xff\xda\x00\x0c\x03" + bytes(9)) + b"\xff\xda\x00\x0b\x03"
+    for piece in range(1, 30):
+        monkeypatch.setattr(headers, "PIECE", piece)
+        assert scans_of(io.BytesIO(content)) == 7
 
 
 def test_a_file_that_changes_between_its_header_and_its_turn_is_unreadable(tmp_path: Path) -> None:

@@ -403,10 +403,17 @@ def test_links_that_lead_nowhere_are_counted_as_unreadable_images(tmp_path, name
     assert len(splits.train) == 25 and splits.class_names == ("class0", "class1", "class2")
 
 
-def test_folders_may_be_nested_as_deeply_as_the_system_lets_them(tmp_path, monkeypatch):
-    data = make_folders(tmp_path)
-    image = (tmp_path / "train" / "class0" / "0000.jpg").read_bytes()
-    monkeypatch.chdir(tmp_path / "train" / "class0")
+@pytest.fixture
+def pit(tmp_path):
+    """A folder for what is nested too deeply for Python to remove it."""
+    yield tmp_path / "pit"
+    subprocess.run(["rm", "-rf", str(tmp_path / "pit")], check=True)
+
+
+def test_folders_may_be_nested_as_deeply_as_the_system_lets_them(pit, monkeypatch):
+    data = make_folders(pit)
+    image = (pit / "train" / "class0" / "0000.jpg").read_bytes()
+    monkeypatch.chdir(pit / "train" / "class0")
     depth = (4000 - len(str(Path.cwd()))) // 2
     for _ in range(depth):
         Path("d").mkdir()
