@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
 from experiments.data.augment.crops import Axis, Crops, Line, shown_part
-from experiments.data.headers import HEAD, SHORTEST_SCAN, announced_size, scans_of
+from experiments.data.headers import HEAD, LONGEST_HEADER, SHORTEST_SCAN, announced_size, is_endless, scans_of
 from experiments.data.patience import patiently
 from experiments.errors import StorageError
 from experiments.runtime.failures import MEMORY
@@ -116,7 +116,10 @@ def _measured(path: Path) -> Measured:
     if status.st_size > LARGEST_FILE:
         raise UnreadableImage(f"{status.st_size} bytes, at most {LARGEST_FILE} are read")
     with path.open("rb") as file:
-        size = announced_size(file.read(HEAD))
+        head = file.read(HEAD)
+        if head[:1] == b"P" and is_endless(head + file.read(LONGEST_HEADER - HEAD)):
+            raise UnreadableImage(f"a header of more than {LONGEST_HEADER} bytes")
+    size = announced_size(head)
     if size is not None:
         _check_pixels(*size)
         return Measured(path, *size, None)

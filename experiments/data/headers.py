@@ -7,6 +7,8 @@ HEAD = 32  # bytes that tell a size
 PIECE = 2**20  # bytes read at a time
 SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # a scan's marker, length and components
 SHORTEST_SCAN = 8  # bytes
+LONGEST_HEADER = 2**16  # bytes of a PPM file, which Pillow reads one by one
+COMMENT = re.compile(rb"#[^\r\n]*")
 
 
 def announced_size(head: bytes) -> tuple[int, int] | None:
@@ -31,6 +33,11 @@ def _webp(kind: bytes, data: bytes) -> tuple[int, int] | None:
     if kind == b"VP8 ":
         return int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF
     return None
+
+
+def is_endless(head: bytes) -> bool:
+    """Whether the first LONGEST_HEADER bytes of a PPM file hold no more than comments and white space."""
+    return len(head) == LONGEST_HEADER and len(COMMENT.sub(b"", head).split(maxsplit=3)) < 3
 
 
 def scans_of(jpeg: BinaryIO) -> int:

@@ -15,6 +15,7 @@ _NAMES = (
     *("ENETDOWN", "ENETUNREACH", "ENETRESET"),
 )
 PASSING = frozenset(getattr(errno, name) for name in _NAMES if hasattr(errno, name))
+SHOWN = 200  # characters of the beginning and of the end of a long name
 WAITS = (0.1, 0.5, 2.0)  # seconds before the second and later attempts
 
 Result = TypeVar("Result")
@@ -66,5 +67,6 @@ def passing(error: Exception) -> bool:
 
 
 def one_line(name: str) -> str:
-    """A file's name as a message shows it: no line break, no terminal's codes, no bytes that are not text."""
-    return name if name.isprintable() else ascii(name)[1:-1]
+    """A file's name as a message shows it: no line break, no terminal's codes, no bytes that are not text, no page."""
+    shown = name if name.isprintable() else ascii(name)[1:-1]
+    return shown if len(shown) <= 2 * SHOWN else f"{shown[:SHOWN]} ... {shown[-SHOWN:]}"

@@ -259,6 +259,17 @@ def test_a_jpeg_file_that_is_decoded_again_and_again_is_refused(tmp_path: Path) 
     assert isinstance(image, UnreadableImage) and "200006 scans of 16000000 pixels, at most 2147" in str(image)
 
 
+@pytest.mark.parametrize("start", [b"P6 #", b"P6 4 #", b"P5\n" + b" " * 70_000, b"P6\n# made by hand\n#"])
+def test_a_header_without_end_is_not_read(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "image.ppm"
+    path.write_bytes(start + bytes(10 << 20) + b"\n4 4 255\n" + bytes(48))
+    (image,) = load_crops([path], CENTRED, 32, 3, "bicubic")
+    assert isinstance(image, UnreadableImage) and "a header of more than 65536 bytes" in str(image)
+    path.write_bytes(b"P6\n# made by hand\n 300 300\n255\n" + bytes(270_000))
+    (image,) = load_crops([path], CENTRED, 32, 3, "bicubic")
+    assert isinstance(image, torch.Tensor)
+
+
 def test_scans_are_found_across_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     content = 7 * (b"\xff\xda\x00\x0c\x03" + bytes(9)) + b"\xff\xda\x00\x0b\x03"
     for piece in range(1, 30):
