@@ -32,8 +32,9 @@ SIZE = ("recipe.epochs=2", "batch.size=8", "batch.micro=4", "data.damaged_share=
 VARIANT = Variant("kernel_7", ("+step=kernel_7", *EVERYTHING_ON, *SIZE), folder=True)
 Planted = Callable[[Place], None] | Archive
 EVERY: dict[str, Mapping[str, Planted]] = {**GROUPS, "data": IMAGES, "archive": ARCHIVES, "folder": FOLDERS}
-KINDS = [(group, name, planted) for group, payloads in EVERY.items() for name, planted in payloads.items()]
-random.Random("kinds").shuffle(KINDS)  # so that the first few are of every group
+# Mixed, so that the first few are of every group in its share.
+SHARES = {(group, name): (i + 0.5) / len(kinds) for group, kinds in EVERY.items() for i, name in enumerate(kinds)}
+KINDS = [(group, name, EVERY[group][name]) for group, name in sorted(SHARES, key=SHARES.__getitem__)]
 EXECUTING = {"os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class", "socket.connect"}
 WRITING = {
     "os.rename": 2,
