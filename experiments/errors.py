@@ -25,7 +25,10 @@ class DivergedError(UserError):
 
 
 class StorageError(UserError):
-    """The run directory cannot be written or read: no space, no permission, an I/O error, a damaged record."""
+    """The run directory cannot be written or read: no space, no permission, an I/O error, a damaged record.
+
+    Or a file of the data cannot be read at the moment, which is the machine's fault too.
+    """
 
     exit_code = 5
 

@@ -12,7 +12,9 @@ import yaml
 from experiments.commands.target import add_target, class_names, folder_of, network_of
 from experiments.config.settings import PRECISIONS, Batch, Budget, Data, Recipe, Settings
 from experiments.data import DataSource, open_data
+from experiments.data.damage import EVALUATION
 from experiments.data.from_files import FileSource
+from experiments.data.patience import read_or_refuse
 from experiments.data.readers import folder
 from experiments.data.source import Pipeline
 from experiments.errors import ConfigError, DataError
@@ -62,11 +64,13 @@ def _scored(options: argparse.Namespace, model: RoadmapNet, source: DataSource, 
     columns = columns_of(class_names(model), model.num_classes, source.class_names)
     chosen = None if columns is None else torch.tensor(columns, device=device)
     score = validate(model, source, Ranks(), device=device, precision=options.precision, columns=chosen)
-    return _line(score)
+    return _line(score, source.damage.count)
 
 
-def _line(score: Validation) -> str:
-    return f"top1 {score.top1:.2f}  top5 {score.top5:.2f}  loss {score.loss:.4f}  {score.images} images"
+def _line(score: Validation, replaced: int) -> str:
+    """The scores; images of the same class have stood in for those that cannot be read."""
+    line = f"top1 {score.top1:.2f}  top5 {score.top5:.2f}  loss {score.loss:.4f}  {score.images} images"
+    return line + (f", {replaced} of them unreadable and replaced by others of their class" if replaced else "")
 
 
 def columns_of(outputs: Sequence[str], count: int, classes: Sequence[str]) -> list[int] | None:
@@ -152,7 +156,7 @@ def _source(options: argparse.Namespace, settings: Settings, device: torch.devic
         return open_data(settings, device=device, to_train=False)
     if not root.is_dir():
         raise DataError(f"--root={root} is not a folder")
-    return FileSource(Pipeline.of(settings), folder.evaluation_only(root), device)
+    return FileSource(Pipeline.of(settings), read_or_refuse("--root", folder.evaluation_only, root), device)
 
 
 def _by_real_labels(options: argparse.Namespace, model: RoadmapNet, source: DataSource, device: torch.device) -> str:
@@ -168,8 +172,12 @@ def _by_real_labels(options: argparse.Namespace, model: RoadmapNet, source: Data
     files: Any = folder.evaluation_only(options.root).evaluation
     order = sorted(range(len(files)), key=lambda index: Path(files.names[index]).name)  # theirs is by file name
     predicted = _predicted(model, source, device, options.precision)
-    hits = [predicted[index] in own for index, own in zip(order, labels, strict=True) if own]
-    return f"ReaL top1 {100 * sum(hits) / len(hits):.2f}  {len(hits)} images"
+    damaged = set(source.damage.images(EVALUATION))  # what replaced them has other labels
+    hits = [predicted[i] in own for i, own in zip(order, labels, strict=True) if own and i not in damaged]
+    if not hits:
+        raise DataError(f"--real={options.real} has no label for a readable image")
+    left_out = f", unreadable and left out: {len(damaged)}" if damaged else ""
+    return f"ReaL top1 {100 * sum(hits) / len(hits):.2f}  {len(hits)} images{left_out}"
 
 
 @torch.no_grad()

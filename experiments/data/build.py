@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from experiments.config.registry import READERS
 from experiments.config.settings import Data, Settings
+from experiments.data.patience import read_or_refuse
 from experiments.data.source import DataSource, Pipeline, steps_per_epoch
 from experiments.data.splits import ImageArrays, ImageFiles, Splits, chosen_images
 from experiments.errors import ConfigError, DataError
@@ -33,7 +34,7 @@ def _reader(data: Data) -> Reader:
 
 def checksum_of(data: Data) -> str:
     """32 hex digits that stand for the data's content; DataError where it is missing. Imports no torch."""
-    return _reader(data).checksum(data)
+    return read_or_refuse(f"data={data.name}", _reader(data).checksum, data)
 
 
 def with_checksum(data: Data) -> Data:
@@ -50,7 +51,7 @@ def evaluation_size(settings: Settings) -> int:
 @lru_cache(maxsize=1)  # the runs of a study, one after the other in one process, share what is read
 def _images(data: Data, image_size: int) -> Splits:
     """The images of a set; `data.checksum` says which content they have."""
-    return chosen_images(_reader(data).read(data, image_size), data)
+    return chosen_images(read_or_refuse(f"data={data.name}", _reader(data).read, data, image_size), data)
 
 
 def open_data(settings: Settings, *, device: "torch.device | str", to_train: bool = True) -> DataSource:

@@ -14,12 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from experiments.data.augment.normalise import Augmenter, Normaliser
+from experiments.data.damage import EVALUATION, TRAIN, Damage
 from experiments.data.in_memory import keep_freed_memory
+from experiments.data.patience import one_line
 from experiments.data.source import MicroBatch, Pipeline, evaluation_batches, images_of, sample_batches
 from experiments.data.splits import ImageFiles, Splits
 from experiments.data.worker import ChunkDataset, ChunkSampler, LoadedChunk, chunks_of, start_worker
-from experiments.errors import DataError
+from experiments.errors import DataError, StorageError
 from experiments.runtime.device import one_thread
+from experiments.runtime.distributed import Ranks
 
 PREFETCHED = 6  # chunks per worker that are loaded ahead
 log = logging.getLogger(__name__)
@@ -59,12 +62,8 @@ class FileSource:
         )
         self._pass = 0
         self._loaded: Any = None  # what the loader's workers deliver in this pass
-        self._damaged: tuple[dict[str, str], dict[str, str]] = ({}, {})  # training and evaluation: name -> reason
-
-    @property
-    def damaged(self) -> int:
-        """How many unreadable images were met so far."""
-        return sum(map(len, self._damaged))
+        self._files = {TRAIN: splits.train, EVALUATION: splits.evaluation}
+        self.damage = Damage(self.train_size, self.eval_size)
 
     def train(self, epoch: int, steps: range, micro: range) -> Iterator[MicroBatch]:
         """Micro batches of the given steps. Workers begin at the call, before the first batch is asked for."""
@@ -89,14 +88,14 @@ class FileSource:
         if self._loader is None:
             raise RuntimeError("the data source is closed")
         self._pass += 1
-        asked, split = self._asked, 0 if epoch is not None else 1
+        asked, split = self._asked, EVALUATION if epoch is None else TRAIN
         chunks = [chunks_of(epoch, samples, asked.side(epoch), asked.workers) for samples in batches]
         self._orders.chunks = [chunk for batch in chunks for chunk in batch]
         loaded = self._loaded = iter(self._loader)
         current = self._pass
         return (self._parts(current, loaded, len(batch), split) for batch in chunks)
 
-    def _parts(self, current: int, loaded: Any, count: int, split: int) -> Iterator[Tensor]:
+    def _parts(self, current: int, loaded: Any, count: int, split: str) -> Iterator[Tensor]:
         for _ in range(count):
             if current != self._pass:
                 raise RuntimeError("another pass over the data has begun")
@@ -121,22 +120,32 @@ class FileSource:
             labels = labels.pin_memory()
         return labels.to(self._device, non_blocking=True)
 
-    def _note(self, chunk: LoadedChunk, split: int) -> None:
-        """Log each unreadable file once; DataError when they are too many."""
-        damaged, images = self._damaged[split], (self.train_size, self.eval_size)[split]
-        for name, reason in chunk.damaged:
-            if name not in damaged:
-                damaged[name] = reason
+    def _note(self, chunk: LoadedChunk, split: str) -> None:
+        """Log each unreadable file once; DataError when they are too many, StorageError when the machine failed."""
+        if chunk.passing is not None:
+            raise StorageError(chunk.passing)
+        for image, reason in chunk.damaged:
+            if self.damage.add(split, image):
+                name = one_line(self._files[split].names[image])
                 log.warning("unreadable image %s (%s); another one of its class takes its place", name, reason)
-        share = self._asked.data.damaged_share
-        if damaged and len(damaged) > share * images:
-            name, reason = next(iter(damaged.items()))
-            raise DataError(
-                f"{len(damaged)} of {images} images are unreadable, more than data.damaged_share={share} allows;"
-                f" the first is {name} ({reason})"
-            )
+                self._refuse_too_many(split, f"the last is {name} ({reason})")
         if chunk.hopeless is not None:
-            raise DataError(f"{chunk.hopeless} and the images of its class that could replace it are all unreadable")
+            name = one_line(chunk.hopeless)
+            raise DataError(f"{name} and the images of its class that could replace it are all unreadable")
+
+    def _refuse_too_many(self, split: str, example: str) -> None:
+        share, images = self._asked.data.damaged_share, len(self._files[split])
+        count = len(self.damage.images(split))
+        if count > share * images:
+            raise DataError(
+                f"{count} of {images} images are unreadable, more than data.damaged_share={share} allows; {example}"
+            )
+
+    def share_damage(self, ranks: Ranks) -> None:
+        """Count what any rank has met; DataError, on all of them, when that is too much."""
+        self.damage.share(ranks)
+        for split in self._files:
+            self._refuse_too_many(split, "the ranks' logs name them")
 
     def close(self) -> None:
         """End the worker processes."""

@@ -12,16 +12,16 @@ from torch import Tensor
 from experiments.data.augment.crops import Crops, centre_crops, draw_crops, evaluation_side, training_crops
 from experiments.data.augment.normalise import Augmenter, Normaliser
 from experiments.data.augment.resample import cut, to_device
+from experiments.data.damage import Damage
 from experiments.data.source import MicroBatch, Pipeline, SampledBatch, evaluation_batches, images_of, sample_batches
 from experiments.data.splits import ImageArrays, Splits
+from experiments.runtime.distributed import Ranks
 
 BLOCK = 2**20  # pixels augmented at once, 1024 images of 32 x 32: enough to hide the cost of launching operations
 
 
 class InMemorySource:
     """A DataSource over arrays; see experiments.data.source for what the methods promise."""
-
-    damaged = 0  # arrays have no unreadable images
 
     def __init__(self, asked: Pipeline, splits: Splits, device: torch.device) -> None:
         if device.type == "cpu":
@@ -35,6 +35,7 @@ class InMemorySource:
         self.class_names = splits.class_names
         self.num_classes, self.in_chans = len(splits.class_names), asked.data.channels
         self.train_size, self.eval_size = len(splits.train), len(splits.evaluation)
+        self.damage = Damage()  # arrays have no unreadable images
 
     def train(self, epoch: int, steps: range, micro: range) -> Iterator[MicroBatch]:
         """Micro batches of the given steps; images depend on (seed, epoch, sample) only, so blocks change nothing."""
@@ -73,6 +74,9 @@ class InMemorySource:
 
     def _cut(self, pixels: Tensor, crops: Crops, size: int) -> Tensor:
         return cut(pixels, crops, size, self._asked.recipe.interpolation)
+
+    def share_damage(self, ranks: Ranks) -> None:
+        """There is none."""
 
     def close(self) -> None:
         """Free the images."""

@@ -12,6 +12,9 @@ from experiments.randomness import derive, permutation
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from experiments.data.damage import Damage
+    from experiments.runtime.distributed import Ranks
+
 
 class MicroBatch(NamedTuple):
     """The images of one forward pass, on the training device."""
@@ -51,6 +54,7 @@ class DataSource(Protocol):
     train_size: int
     eval_size: int
     class_names: tuple[str, ...]
+    damage: "Damage"  # the unreadable images met so far, which others of their class replaced
 
     def train(self, epoch: int, steps: range, micro: range) -> Iterator[MicroBatch]:
         """The micro batches with an index in `micro` (this rank's share) of each optimizer step in `steps`."""
@@ -60,9 +64,8 @@ class DataSource(Protocol):
         """Batches of images and labels; over all ranks, every evaluation image exactly once."""
         ...
 
-    @property
-    def damaged(self) -> int:
-        """How many unreadable images were met and replaced so far."""
+    def share_damage(self, ranks: "Ranks") -> None:
+        """Make `damage` that of all ranks; DataError where it is more than data.damaged_share allows."""
         ...
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from experiments.data.decode import UnreadableImage, View, load_crops
 from experiments.data.in_memory import keep_freed_memory
 from experiments.data.source import Pipeline, images_of
 from experiments.data.splits import ImageFiles
+from experiments.errors import StorageError
 from experiments.randomness import derive
 
 # of a chunk: enough that a worker's batched operations pay, and little enough that what they need stays in a cache
@@ -34,11 +35,12 @@ class Chunk(NamedTuple):
 
 
 class LoadedChunk(NamedTuple):
-    """What comes back: 8-bit images, and (name, reason) of every file that could not be read."""
+    """What comes back: 8-bit images, and (position in the split, reason) of every file that could not be read."""
 
     images: Tensor  # uint8 (B, C, S, S)
-    damaged: list[tuple[str, str]]
+    damaged: list[tuple[int, str]]
     hopeless: str | None  # the name of an image that could not be replaced either
+    passing: str | None = None  # the machine's error because of which there are no images
 
 
 class ChunkDataset(torch.utils.data.Dataset[LoadedChunk]):
@@ -53,19 +55,24 @@ class ChunkDataset(torch.utils.data.Dataset[LoadedChunk]):
         self.asked, self.train, self.evaluation, self.augment = asked, train, evaluation, augment
 
     def __getitem__(self, chunk: Chunk) -> LoadedChunk:
+        try:
+            return self._loaded(chunk)
+        except StorageError as error:  # raised where it is one line still, in the parent
+            return LoadedChunk(torch.empty(0, dtype=torch.uint8), [], None, str(error))
+
+    def _loaded(self, chunk: Chunk) -> LoadedChunk:
         data, size = self.asked.data, self.asked.side(chunk.epoch)
         images = torch.empty(len(chunk.samples), data.channels, size, size, dtype=torch.uint8)
         files = self.train if chunk.epoch is not None else self.evaluation
-        damaged: list[tuple[str, str]] = []
+        damaged: list[tuple[int, str]] = []
         for position, image in enumerate(self._load(files, images_of(chunk.samples), chunk)):
             if isinstance(image, UnreadableImage):
                 only = chunk._replace(samples=chunk.samples[position : position + 1])
-                (sample,) = images_of(only.samples)
-                name = files.names[sample]
-                damaged.append((name, str(image)))
+                (sample,) = images_of(only.samples).tolist()
+                damaged.append((sample, str(image)))
                 replacement = self._replacement(files, only, damaged)
                 if replacement is None:
-                    return LoadedChunk(images, damaged, name)
+                    return LoadedChunk(images, damaged, files.names[sample])
                 image = replacement
             images[position] = image
         if chunk.epoch is not None and self.augment is not None:
@@ -87,13 +94,13 @@ class ChunkDataset(torch.utils.data.Dataset[LoadedChunk]):
         drawn = draw_crops(asked.recipe, (asked.seed, chunk.epoch), chunk.samples)
         return partial(training_crops, asked.recipe, size, drawn)
 
-    def _replacement(self, files: ImageFiles, only: Chunk, damaged: list[tuple[str, str]]) -> Tensor | None:
+    def _replacement(self, files: ImageFiles, only: Chunk, damaged: list[tuple[int, str]]) -> Tensor | None:
         """The first readable one of other images of the same class as the chunk's only one."""
         for candidate in self._candidates(files, int(images_of(only.samples)[0])):
             image = self._load(files, np.array([candidate]), only)[0]
             if not isinstance(image, UnreadableImage):
                 return image
-            damaged.append((files.names[candidate], str(image)))
+            damaged.append((candidate, str(image)))
         return None
 
     @staticmethod

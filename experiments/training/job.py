@@ -154,4 +154,4 @@ def build_state(settings: Settings, source: DataSource, device: torch.device) ->
     frozen = freeze(model, settings.recipe.freeze)
     compile_network(model, settings.compile)
     optimizer = build_optimizer(model, settings.recipe, settings.lr)
-    return TrainState(model, optimizer, gradient_scaler(settings.precision, device), ema, frozen)
+    return TrainState(model, optimizer, gradient_scaler(settings.precision, device), ema, frozen, source.damage)

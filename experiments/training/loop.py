@@ -179,6 +179,7 @@ def read_losses(job: Job) -> None:
 def save(job: Job) -> None:
     """Write a checkpoint of this moment, unless the state holds a number that is not finite (NonFiniteError)."""
     read_losses(job)
+    job.source.share_damage(job.ranks)
     if job.ranks.any(not job.state.finite()):
         raise NonFiniteError(job.step, "a weight or a statistic is not finite")
     now = time.monotonic()

@@ -145,6 +145,7 @@ def _work(
                 mirrors.log(run_epoch(job))
     except NonFiniteError as problem:
         broken = problem
+        source.damage.share(ranks)
         ranks.on_main(lambda: seal(job, broken))
         raise DivergedError(f"{broken}: {run_dir.path} is sealed as diverged; its last good checkpoint stays") from None
     # ---- seal

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.data.damage import Damage
 from experiments.errors import StorageError
 from experiments.runtime.distributed import Ranks
 from experiments.training import optimizer_state
@@ -41,6 +42,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     ema: Ema | None
     frozen: tuple[nn.Module, ...] = ()  # parts of the network that are not trained
+    damage: Damage = field(default_factory=Damage)  # the data's unreadable images met so far
     counters: Counters = field(default_factory=Counters)
 
     def networks(self) -> dict[str, Tensor]:
@@ -72,7 +74,8 @@ class TrainState:
         """The rest of the state, as JSON can hold it."""
         kept = optimizer_state.plain(self.optimizer, self._parameters())
         rest = {"counters": asdict(self.counters), "scaler": self.scaler.state_dict(), "ranks": ranks.world_size}
-        return rest | ({"optimizer": kept} if kept else {})
+        damaged = self.damage.record()
+        return rest | ({"optimizer": kept} if kept else {}) | ({"damaged": damaged} if damaged else {})
 
     def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any], ranks: Ranks) -> None:
         """Put a saved state back, bit for bit. Raises StorageError when it is not the state of such a run."""
@@ -88,6 +91,7 @@ class TrainState:
                 tensor.copy_(_average_for(name, averages, record["ranks"], ranks))
         optimizer_state.restore(self.optimizer, self._parameters(), kept, record.get("optimizer", {}))
         self.scaler.load_state_dict(record["scaler"])
+        self.damage.restore(record.get("damaged", {}))
         self.counters = Counters(**{name: record["counters"][name] for name in LAYOUT})
 
     def finite(self) -> bool:

@@ -65,7 +65,7 @@ def compose_result(job: Job, diverged: dict[str, Any] | None = None) -> dict[str
         **{key: asked[key] for key in ("idle", "replaced") if asked[key]},
         **({"init_from": asked["init_weights"]} if asked["init_weights"] else {}),
         **({"diverged": diverged} if diverged else {}),
-        **({"damaged_images": source.damaged} if source.damaged else {}),
+        **({"damaged_images": source.damage.count} if source.damage.count else {}),
         **({"warnings": warnings} if warnings else {}),
         **({"starts": starts} if starts else {}),
     }

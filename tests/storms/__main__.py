@@ -19,7 +19,7 @@ from tests.storms import fleet, report
 SUITES = {
     "damage": 5000,
     "faults": 250,
-    "hostile": 200,
+    "hostile": 500,
     "kill": 200,
     "resume": 360,
     "controls": 20,

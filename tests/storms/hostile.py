@@ -1,25 +1,28 @@
-"""Checkpoints, records and images made to execute code, to write elsewhere or to exhaust memory.
+"""Checkpoints, records, images, archives and folders made to execute code, to write elsewhere or to exhaust memory.
 
-Each is planted in a half-done run, which is then continued under an audit hook and a memory limit. Nothing may be
-executed, nothing be written outside the run's own directory, memory must stay bounded, and the run must end with a
-documented exit code and at most one line of error.
+Each is planted in a half-done run or its data, and the run then continued, or one on the archive begun, under an audit
+hook and a memory limit. Nothing may be executed, nothing be written outside the run's own directory, memory must stay
+bounded, and the run must end in time with a documented exit code and at most one line of error.
 """
 
 import os
 import random
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.storms import fleet
-from tests.storms.payloads import ALL, Place
-from tests.storms.variants import EVERYTHING_ON, Variant
+from tests.storms.hostile_images import IMAGES
+from tests.storms.hostile_sets import ARCHIVES, FOLDERS, Archive
+from tests.storms.payloads import GROUPS, Place
+from tests.storms.variants import EVERYTHING_ON, SMALL, Variant
 
 MEMORY = 1 << 30  # bytes that a run may use beyond those of the undisturbed one
 ADDRESS_SPACE = 4 << 30  # bytes that it may map beyond what it starts with: an attempt to take more fails
@@ -27,6 +30,11 @@ SECONDS = 120.0
 EXPECTED_CODES = (0, 2, 3, 4, 5)
 SIZE = ("recipe.epochs=2", "batch.size=8", "batch.micro=4", "data.damaged_share=0.5")
 VARIANT = Variant("kernel_7", ("+step=kernel_7", *EVERYTHING_ON, *SIZE), folder=True)
+Planted = Callable[[Place], None] | Archive
+EVERY: dict[str, Mapping[str, Planted]] = {**GROUPS, "data": IMAGES, "archive": ARCHIVES, "folder": FOLDERS}
+# Mixed, so that the first few are of every group in its share.
+SHARES = {(group, name): (i + 0.5) / len(kinds) for group, kinds in EVERY.items() for i, name in enumerate(kinds)}
+KINDS = [(group, name, EVERY[group][name]) for group, name in sorted(SHARES, key=SHARES.__getitem__)]
 EXECUTING = {"os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class", "socket.connect"}
 WRITING = {
     "os.rename": 2,
@@ -93,9 +101,11 @@ def watch(allowed: Path, report: Path) -> Callable[[], None]:
 
 
 def peak_memory(child: fleet.Child) -> tuple[int, int]:
-    """Wait for the child; its exit code and the most memory it had in use, in bytes."""
-    peak, page = 0, 1024
+    """Wait for the child, and kill it after SECONDS; its exit code and the most memory it had in use, in bytes."""
+    peak, page, deadline = 0, 1024, time.monotonic() + SECONDS
     while child.poll() is None:
+        if time.monotonic() > deadline:
+            child.kill()
         try:
             lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
             peak = max(peak, *(int(line.split()[1]) * page for line in lines if line.startswith("VmHWM")), 0)
@@ -108,15 +118,21 @@ def peak_memory(child: fleet.Child) -> tuple[int, int]:
 def trial(index: int, seed: int, template: Path, usual: int) -> str | None:
     """One planted file; what went wrong, or None."""
     random_ = random.Random(f"hostile {seed} {index}")
-    group, name, plant = ALL[index % len(ALL)]
+    group, name, planted = KINDS[index % len(KINDS)]
     with tempfile.TemporaryDirectory(prefix="hostile-", ignore_cleanup_errors=True) as folder_name:
         folder = Path(folder_name)
         home, report, canary = folder / "home", folder / "report", folder / "canary"
         shutil.copytree(template, home)
         place = Place(fleet.only_run(home / "runs"), home / "images", canary, random_)
-        plant(place)
+        command = VARIANT.command(home / "runs", home / "images")
+        if isinstance(planted, Archive):
+            (home / "archive").mkdir()
+            planted.plant(place, home / "archive")
+            command = archive_command(planted.data, home)
+        else:
+            planted(place)
         precious = (folder / "precious" / "file").exists()
-        child = fleet.start(VARIANT.command(home / "runs", home / "images"), folder / "log", watch(home, report))
+        child = fleet.start(command, folder / "log", watch(home, report))
         code, peak = peak_memory(child)
         problems = []
         if canary.exists():
@@ -130,10 +146,17 @@ def trial(index: int, seed: int, template: Path, usual: int) -> str | None:
         text = child.text()
         if code not in EXPECTED_CODES or "Traceback" in text:
             problems.append(f"exit code {code}: {text[-400:]}")
-        errors = [line for line in text.splitlines() if line.startswith("error: ")]
-        if len(errors) != bool(code):
-            problems.append(f"{len(errors)} lines of error with exit code {code}")
+        lines = text.rstrip("\n").split("\n")
+        if sum(line.startswith("error: ") for line in lines) != bool(code) or (code and "error: " not in lines[-1]):
+            problems.append(f"no single line of error with exit code {code}: {text[-400:]}")
+        subprocess.run(["rm", "-rf", str(home)], check=False)  # what is nested too deeply for Python
         return f"{group}, {name}: {'; '.join(problems)}" if problems else None
+
+
+def archive_command(data: str, home: Path) -> list[str]:
+    """The same run on another set, of which a few images are enough."""
+    few = ("data.train_images=96", "data.eval_images=32", f"data={data}", f"data.root={home / 'archive'}")
+    return [*SMALL, *VARIANT.overrides, *few, f"runs_dir={home / 'runs'}"]
 
 
 def prepare_template(folder: Path) -> int:
@@ -160,7 +183,8 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
     return {
         "passed": len(results) - len(failures),
         "total": len(results),
-        "what": f"hostile checkpoints, records and images ({min(len(results), len(ALL))} kinds): nothing executed,"
-        " nothing written outside, memory bounded, at most one line of error",
+        "what": "hostile checkpoints, records, images, archives and folders"
+        f" ({min(len(results), len(KINDS))} kinds): nothing executed, nothing written outside, memory and time bounded,"
+        " at most one line of error",
         "failures": fleet.listed(failures),
     }

@@ -53,7 +53,8 @@ class Executes:
         return os.system, (f"touch {self.canary}",)
 
 
-def _pickle(place: Place) -> bytes:
+def pickled(place: Place) -> bytes:
+    """A pickle that creates the canary when it is loaded."""
     return pickle.dumps(Executes(place.canary), protocol=place.random.choice((0, 2, 4)))
 
 
@@ -66,7 +67,7 @@ def _torch_file(place: Place) -> bytes:
 def _zip_bomb(place: Place) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", _pickle(place))
+        archive.writestr("archive/data.pkl", pickled(place))
         archive.writestr("archive/data/0", bytes(50 << 20))
     return buffer.getvalue()
 
@@ -96,7 +97,7 @@ def _deep_header(place: Place) -> bytes:
 
 
 STATES: dict[str, Callable[[Place], bytes]] = {
-    "pickle": _pickle,
+    "pickle": pickled,
     "torch.save": _torch_file,
     "zip bomb": _zip_bomb,
     "huge header": _huge_header,
@@ -213,7 +214,7 @@ CHECKPOINTS: dict[str, Callable[[Place], None]] = {
     "forged size of 10 GB": _forged_size,
     "deep manifest": _manifest_text(b"[" * 1_000_000),
     "manifest of huge numbers": _manifest_text(b'{"format": ' + b"9" * 100_000 + b"}"),
-    "manifest is a pickle": lambda place: replace_manifest(place.newest, _pickle(place)),
+    "manifest is a pickle": lambda place: replace_manifest(place.newest, pickled(place)),
     "manifest of 10 GB": _sparse(lambda place: place.newest / MANIFEST, 10 << 30),
     "state of 10 GB": _sparse(lambda place: place.newest / STATE, 10 << 30),
     "state is /dev/zero": _link(lambda place: place.newest / STATE, "/dev/zero"),
@@ -254,14 +255,14 @@ RECORDS: dict[str, Callable[[Place], None]] = {
     "result.json of 10 GB": _sparse(_result, 10 << 30),
     "result.json is /dev/zero": _link(_result, "/dev/zero"),
     "result.json is a pipe": _pipe(_result),
-    "result.json is a pickle": lambda place: _put(_result(place), _pickle(place)),
+    "result.json is a pickle": lambda place: _put(_result(place), pickled(place)),
     "metrics.jsonl of 10 GB": _sparse(lambda place: place.start / "metrics.jsonl", 10 << 30),
     "metrics.jsonl is a link": _link(lambda place: place.start / "metrics.jsonl", "../../precious"),
     "environment.json is deep": _text(lambda place: place.run / "environment.json", "[" * 100_000),
     "environment.json of 10 GB": _sparse(lambda place: place.run / "environment.json", 10 << 30),
-    "timing.jsonl is a pickle": lambda place: _put(place.start / "timing.jsonl", _pickle(place)),
+    "timing.jsonl is a pickle": lambda place: _put(place.start / "timing.jsonl", pickled(place)),
     "claim is a link": _link(lambda place: place.run / ".claim", "../../precious"),
-    "claim is a pickle": lambda place: _put(place.run / ".claim", _pickle(place)),
+    "claim is a pickle": lambda place: _put(place.run / ".claim", pickled(place)),
 }
 
 
@@ -292,7 +293,7 @@ IMAGES: dict[str, Callable[[Place], None]] = {
     "image of 60000 x 60000": _image(lambda place: _png(60_000, 60_000, bytes(1 << 20))),
     "image of 2 billion pixels a side": _image(lambda place: _png(2**31 - 1, 2**31 - 1, b"")),
     "image that unpacks to 500 MB": _image(lambda place: _png(40, 40, bytes(500 << 20))),
-    "image is a pickle": _image(_pickle),
+    "image is a pickle": _image(pickled),
     "image is a torch.save": _image(_torch_file),
     "image is PostScript": _image(_postscript),
     "image named .eps": _image(_postscript, "0000.eps"),
@@ -306,4 +307,3 @@ IMAGES: dict[str, Callable[[Place], None]] = {
 }
 
 GROUPS = {"checkpoint": CHECKPOINTS, "record": RECORDS, "image": IMAGES}
-ALL = tuple((group, name, plant) for group, payloads in GROUPS.items() for name, plant in payloads.items())

@@ -16,6 +16,7 @@ from experiments.config.settings import Recipe
 from experiments.randomness import derive, uniforms
 
 ATTEMPTS = 10  # draws of a crop or an erased box before giving up, as in torchvision and timm
+FILTER = 2  # half width of the widest filter, bicubic, in pixels
 RATIO = (3 / 4, 4 / 3)  # range of aspect ratios of a random resized crop
 
 
@@ -26,6 +27,15 @@ class Axis(NamedTuple):
     length: np.ndarray
     resized: np.ndarray
     offset: np.ndarray
+
+
+class Line(NamedTuple):
+    """One axis of one crop."""
+
+    start: int
+    length: int
+    resized: int
+    offset: int
 
 
 class Crops(NamedTuple):
@@ -101,6 +111,20 @@ def centre_crops(size: int, shorter: int, height: np.ndarray, width: np.ndarray)
         resized = shorter * length // side
         axes.append(Axis(np.zeros_like(length), length, resized, np.rint((resized - size) / 2).astype(np.int64)))
     return _unflipped(axes[0], axes[1])
+
+
+def shown_part(line: Line, size: int) -> Line:
+    """A line that takes no more pixels than the `size` shown ones need, for the filters' width on both sides.
+
+    What it shows is moved by up to half an output pixel, since a line begins and ends at whole ones.
+    """
+    margin = 1 + FILTER * max(1, -(-line.length // line.resized))
+    low = min(max(0, line.offset), line.resized - 1)
+    high = max(low + 1, min(line.resized, line.offset + size))
+    first = max(0, low * line.length // line.resized - margin)
+    last = min(line.length, -(-high * line.length // line.resized) + margin)
+    begin, end = (round(pixel * line.resized / line.length) for pixel in (first, last))
+    return Line(line.start + first, last - first, end - begin, line.offset - begin)
 
 
 def evaluation_side(size: int, eval_crop: float) -> int:

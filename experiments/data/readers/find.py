@@ -20,7 +20,7 @@ def candidates(data: Data, extra: Iterable[str | Path] = ()) -> list[Path]:
     """Folders that may hold a data set: data.root alone where it is set, else the usual places."""
     if data.root is not None:
         root = Path(data.root).expanduser()
-        if not root.is_dir():
+        if not os.path.isdir(root):  # which is no for whatever the system refuses
             raise DataError(f"data.root={data.root} is not a folder; it should hold the {data.name} files")
         return [root, root / data.name]
     usual = [Path("data") / data.name, Path("data"), cache_folder() / data.name, cache_folder()]

@@ -1,13 +1,14 @@
 """Class folders of image files: `train/CLASS/...` and `val/CLASS/...`, as ImageNet and Imagenette are unpacked."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments.config.settings import Data
+from experiments.data.patience import one_line, passing
 from experiments.data.readers.find import candidates, hashed, not_found
 from experiments.data.splits import ImageFiles, Splits
 from experiments.errors import DataError
@@ -68,7 +69,8 @@ def checksum(data: Data) -> str:
     def content() -> Iterator[bytes]:
         for split in splits:
             for entries in _listing(root, split).values():
-                yield from (f"{entry.name}\0{entry.size}\n".encode() for entry in entries)
+                # a name of bytes that are not text is hashed by these bytes
+                yield from (f"{entry.name}\0{entry.size}\n".encode(errors="surrogateescape") for entry in entries)
 
     return hashed(content())
 
@@ -85,27 +87,43 @@ def _root(data: Data) -> Path:
 
 def _listing(root: Path, split: str) -> dict[str, list[Entry]]:
     """Class name -> its images, all sorted; remembered while no class folder changes."""
-    folders = sorted((item for item in os.scandir(root / split) if item.is_dir()), key=lambda item: item.name)
+    folders = sorted((item for item in os.scandir(root / split) if _is(item.is_dir)), key=lambda item: item.name)
     key = (str(root), split, tuple((folder.name, folder.stat().st_mtime_ns) for folder in folders))
     if key not in _listings:
         listing = {folder.name: sorted(_images_in(root, f"{split}/{folder.name}")) for folder in folders}
         empty = [name for name, entries in listing.items() if not entries]
         if empty or not listing:
             where = f"{root / split / empty[0]}" if empty else f"{root / split}"
-            raise DataError(f"{where} holds no images; expected {', '.join(SUFFIXES)} files in class folders")
+            raise DataError(f"{one_line(where)} holds no images; expected {', '.join(SUFFIXES)} files in class folders")
+        for name in listing:
+            if name.encode(errors="replace").decode() != name:
+                raise DataError(f"{one_line(f'{root / split / name}')}: the name of a class must be text in UTF-8")
         _listings[key] = listing
     return _listings[key]
 
 
 def _images_in(root: Path, folder: str) -> Iterator[Entry]:
     """Image files in a folder and below it; links to folders are not followed, so there is no way around in circles."""
-    for item in os.scandir(root / folder):
-        name = f"{folder}/{item.name}"
-        if item.is_dir(follow_symlinks=False):
-            yield from _images_in(root, name)
-        elif item.name.lower().endswith(SUFFIXES):
-            # what is not a plain file is kept: it is met, named and replaced like any other unreadable image
-            yield Entry(name, item.stat().st_size if item.is_file() else -1)
+    left = [folder]
+    while left:
+        folder = left.pop()
+        for item in os.scandir(root / folder):
+            name = f"{folder}/{item.name}"
+            if item.is_dir(follow_symlinks=False):
+                left.append(name)
+            elif item.name.lower().endswith(SUFFIXES):
+                # what is not a plain file is kept: it is met, named and replaced like any other unreadable image
+                yield Entry(name, item.stat().st_size if _is(item.is_file) else -1)
+
+
+def _is(asked: Callable[[], bool]) -> bool:
+    """What an entry of a folder says of itself; no, where that is a link that leads nowhere or in circles."""
+    try:
+        return asked()
+    except OSError as error:
+        if passing(error):
+            raise
+        return False
 
 
 def _files(root: Path, listing: dict[str, list[Entry]]) -> ImageFiles:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments.__main__ import main
 from experiments.commands.evaluate import columns_of
+from experiments.data.from_files import FileSource
 from experiments.errors import ConfigError, InterruptedRun
 from experiments.training import run as engine
 from roadmap import load
@@ -130,6 +132,26 @@ def test_real_labels(trained: Path, images: Path, tmp_path: Path) -> None:
     assert call(*asked)[1] == "ReaL top1 100.00  8 images\n"
     (tmp_path / "real.json").write_text("[[1]]")
     assert call(*asked)[::2] == (3, f"error: --real={tmp_path / 'real.json'} must list the labels of all 9 images\n")
+
+
+def test_unreadable_images_are_said_and_never_scored_with_anothers_labels(
+    trained: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "val"
+    shutil.copytree(images / "val", root)
+    for label, name in enumerate(CLASSES):  # file names that give ReaL's order
+        for path in sorted((root / name).iterdir()):
+            path.rename(path.with_name(f"{label}{path.name}"))
+    (root / "cat" / "00.png").write_bytes(b"")
+    here = ("--root", tmp_path, "--device=cpu", "--workers=0")
+    code, _, told = call("evaluate", trained, *here)
+    assert code == 3 and told.startswith("error: 1 of 15 images are unreadable") and told.count("\n") == 1
+    monkeypatch.setattr(FileSource, "_refuse_too_many", lambda *_: None)
+    said = call("evaluate", trained, *here)[1]
+    assert said.endswith("15 images, 1 of them unreadable and replaced by others of their class\n")
+    (tmp_path / "real.json").write_text(json.dumps([[0, 1, 2]] + [[3]] * 14))
+    said = call("evaluate", trained, *here, "--real", tmp_path / "real.json")[1]
+    assert said == "ReaL top1 0.00  14 images, unreadable and left out: 1\n"
 
 
 def test_weights_of_torchvision(tmp_path: Path) -> None:

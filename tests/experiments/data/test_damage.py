@@ -167,7 +167,7 @@ def test_unreadable_images_are_counted_named_and_replaced(damaged, workers, repe
         first = [batches(source, range(7), epoch=epoch) for epoch in range(epochs)]
         assert sum(len(labels) for _, labels in source.evaluate()) == 24
     named = [record.getMessage() for record in caplog.records]
-    assert source.damaged == WAYS + 1 == len(named) == len(set(named))
+    assert source.damage.count == WAYS + 1 == len(named) == len(set(named))
     assert all("train/class" in message or "val/class" in message for message in named)
     source.close()
     other = source_for(damaged, {"repeats": repeats}, batch=SMALL)
@@ -179,10 +179,10 @@ def test_the_replacement_is_a_readable_image_of_the_same_class_and_not_always_th
     loader = ChunkDataset(Pipeline.of(settings_for(damaged)), splits.train, splits.evaluation)
     distances = set()
     for sample in range(len(splits.train)):
-        _, found, hopeless = loader[Chunk(0, np.array([sample]))]
-        assert hopeless is None
+        _, found, hopeless, passing = loader[Chunk(0, np.array([sample]))]
+        assert hopeless is None and passing is None
         if found:
-            tried = [int(np.flatnonzero(splits.train.names == name)[0]) for name, _ in found]
+            tried = [image for image, _ in found]
             assert tried[0] == sample
             assert (splits.train.labels[tried] == splits.train.labels[sample]).all()
             candidates = [sample, *loader._candidates(splits.train, sample)]

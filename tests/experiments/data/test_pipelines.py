@@ -35,7 +35,7 @@ def test_batches_have_the_promised_form(data):
     source = source_for(data, batch=SMALL)
     assert (source.train_size, source.eval_size, source.in_chans) == (34, 11, 3)
     assert source.num_classes == len(source.class_names) == data.classes
-    assert source.damaged == 0
+    assert source.damage.count == 0
     found = batches(source, range(STEPS))
     assert [(batch.step, batch.index) for batch in found] == [(s, m) for s in range(STEPS) for m in range(2)]
     for batch in found:

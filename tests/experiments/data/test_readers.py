@@ -1,8 +1,12 @@
 """Readers: what they read, and one clear line for everything that is wrong with the files."""
 
+import errno
 import gzip
 import io
+import os
 import struct
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +16,10 @@ import pytest
 import torch
 
 from experiments.config.settings import Data
-from experiments.data import checksum_of
+from experiments.data import checksum_of, patience
 from experiments.data.readers import cifar, digits, folder, idx, synthetic
 from experiments.data.splits import ImageArrays, chosen_images, stratified
-from experiments.errors import ConfigError, DataError
+from experiments.errors import ConfigError, DataError, StorageError
 from tests.conftest import FASHION_MNIST_PLACES, has_fashion_mnist, require
 from tests.experiments.data.sources import make_folders, source_for
 
@@ -337,3 +341,135 @@ def test_more_classes_than_configured_are_refused(mnist):
 def test_colour_is_not_thrown_away(tmp_path, monkeypatch):
     data = binary_cifar(tmp_path, monkeypatch)
     refused(replace(data, channels=1, mean=(0.5,), std=(0.5,)), "images of 3 channels, but data.channels=1")
+
+
+# what the system refuses, and what is too large
+
+
+def peak_of(data: Data) -> tuple[str, int]:
+    """What a fresh process says when it opens hostile data, and the MiB that it takes for that."""
+    code = (
+        "import resource, sys, time; from experiments.config.settings import Data; import experiments.data.build as b;"
+        "import torch, experiments.data.readers.cifar, experiments.data.readers.idx\n"
+        "usual = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"try: b.checksum_of(Data(name={data.name!r}, reader={data.reader!r}, root={data.root!r}))\n"
+        "except b.DataError as error: print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - usual >> 10)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    said, peak = done.stdout.splitlines()
+    return said, int(peak)
+
+
+def test_an_archive_cannot_exhaust_memory_with_its_headers(tmp_path):
+    with gzip.open(tmp_path / cifar.VERSIONS[10].archive, "wb", compresslevel=1) as file:
+        header = tarfile.TarInfo("bomb")
+        header.type, header.size = tarfile.XHDTYPE, 2**32
+        file.write(header.tobuf(tarfile.USTAR_FORMAT))
+        for _ in range(300):
+            file.write(bytes(2**20))
+    said, peak = peak_of(Data(name="cifar10", reader="cifar", root=str(tmp_path)))
+    assert "unpacks to more than 268435456 bytes" in said and peak < 700
+
+
+def test_an_archive_of_half_a_million_members_is_read_through(tmp_path):
+    block = b"".join(tarfile.TarInfo(f"{number}").tobuf(tarfile.USTAR_FORMAT) for number in range(500))
+    with gzip.open(tmp_path / cifar.VERSIONS[10].archive, "wb", compresslevel=1) as file:
+        for _ in range(200):
+            file.write(block)
+    said, peak = peak_of(Data(name="cifar10", reader="cifar", root=str(tmp_path)))
+    assert "it holds 0 bytes" in said and peak < 60
+
+
+def test_labels_are_fewer_than_images_may_have_bytes(mnist):
+    path = Path(mnist.root) / idx.TRAIN[1]
+    path.write_bytes(b"\0\0\x08\x01" + struct.pack(">I", idx.MOST_IMAGES + 1))
+    refused(mnist, f"announces {idx.MOST_IMAGES + 1} bytes .*; at most {idx.MOST_IMAGES} are read")
+
+
+def test_an_announced_size_is_no_memory_before_it_is_there(tmp_path, mnist):
+    (tmp_path / idx.TRAIN[0]).write_bytes(b"\0\0\x08\x03" + struct.pack(">III", 2**11, 2**10, 2**10) + bytes(1000))
+    said, peak = peak_of(mnist)
+    assert "but it holds 1000" in said and peak < 60
+
+
+@pytest.mark.parametrize("name", ["loop", "missing"])
+def test_links_that_lead_nowhere_are_counted_as_unreadable_images(tmp_path, name):
+    data = make_folders(tmp_path)
+    link = tmp_path / "train" / "class0" / f"{name}.jpg"
+    link.symlink_to(link if name == "loop" else tmp_path / "nothing")
+    (tmp_path / "train" / "round").symlink_to(tmp_path / "train" / "round")  # no class
+    splits = folder.read(data, 32)
+    assert len(splits.train) == 25 and splits.class_names == ("class0", "class1", "class2")
+
+
+@pytest.fixture
+def pit(tmp_path):
+    """A folder for what is nested too deeply for Python to remove it."""
+    yield tmp_path / "pit"
+    subprocess.run(["rm", "-rf", str(tmp_path / "pit")], check=True)
+
+
+def test_folders_may_be_nested_as_deeply_as_the_system_lets_them(pit, monkeypatch):
+    data = make_folders(pit)
+    image = (pit / "train" / "class0" / "0000.jpg").read_bytes()
+    monkeypatch.chdir(pit / "train" / "class0")
+    depth = (4000 - len(str(Path.cwd()))) // 2
+    for _ in range(depth):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("a.jpg").write_bytes(image)
+    assert len(folder.read(data, 32).train) == 25
+    for _ in range(200):
+        Path("d").mkdir()
+        os.chdir("d")
+    folder._listings.clear()
+    refused(data, "data=photos cannot be read: .*File name too long")
+
+
+def test_names_of_files_may_be_any_bytes_and_those_of_classes_are_text(tmp_path):
+    data = make_folders(tmp_path)
+    before = checksum_of(data)
+    odd = os.fsencode(tmp_path / "train" / "class0") + b"/\xff\n.jpg"
+    os.rename(tmp_path / "train" / "class0" / "0000.jpg", odd)
+    assert checksum_of(data) != before
+    source = source_for(data)
+    assert source.train_size == 24
+    for split in ("train", "val"):
+        os.rename(tmp_path / split / "class2", os.fsencode(tmp_path / split) + b"/class\xff")
+    refused(data, r"class\\udcff: the name of a class must be text in UTF-8")
+
+
+@pytest.mark.parametrize("name, code", [("EACCES", DataError), ("ESTALE", StorageError), ("EIO", StorageError)])
+def test_what_the_system_refuses_is_one_clear_line(tmp_path, monkeypatch, name, code):
+    data = make_folders(tmp_path)
+    monkeypatch.setattr(patience, "WAITS", (0.0,))
+    number = getattr(errno, name)
+
+    def scandir(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(folder.os, "scandir", scandir)
+    refused(data, os.strerror(number), code)
+
+
+@pytest.mark.parametrize("reader", [idx, cifar])
+def test_a_passing_error_in_an_archive_is_tried_again(tmp_path, monkeypatch, reader):
+    for name in (*idx.TRAIN, *idx.TEST):
+        with gzip.open(tmp_path / f"{name}.gz", "wb") as file:
+            count = 20 if name in idx.TRAIN else 4
+            file.write(idx_file(np.zeros((count, 28, 28)) if "images" in name else np.arange(count) % 4))
+    (tmp_path / cifar.VERSIONS[10].archive).write_bytes(b"")
+    data = Data(name="fashion_mnist", reader="idx", root=str(tmp_path))
+    if reader is cifar:
+        data = Data(name="cifar10", reader="cifar", root=str(tmp_path))
+    failures = []
+
+    def failing(*arguments):
+        failures.append(arguments)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(patience, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(reader.gzip, "open", failing)
+    refused(data, "after 3 attempts: Input/output error", StorageError)
+    assert len(failures) == 3

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.data import open_data
+from experiments.data.damage import Damage
 from experiments.errors import ClaimedError, DivergedError, InterruptedRun, StorageError
 from experiments.runtime.distributed import Ranks
 from experiments.store import lock
@@ -85,7 +86,7 @@ def test_a_run_leaves_its_record_and_is_not_trained_twice(
 
 
 class _Ten:
-    num_classes, in_chans, train_size, eval_size, damaged = 10, 3, 64, 24, 0
+    num_classes, in_chans, train_size, eval_size, damage = 10, 3, 64, 24, Damage()
     class_names = tuple("0123456789")
 
 
