@@ -24,6 +24,7 @@ from analysis.ladder import Ladder, ladder_of, paper_ladder
 from analysis.records import bare
 from analysis.speeds import NO_SPEEDS, Speeds
 from experiments.store.run_dir import read_lines
+from roadmap.seals import check
 from roadmap.steps import DEFAULT, Roadmap
 
 MOST_CONTEXTS = 16  # more fill no figure; the page's table has all
@@ -144,6 +145,7 @@ def _curves(source: Path, group: Group) -> pd.DataFrame | None:
     rows: list[tuple[str, float, float]] = []
     for run in runs.itertuples():
         try:
+            check(source / run.path / "metrics.jsonl")
             lines = read_lines(source / run.path / "metrics.jsonl")
             key = "top1_ema" if run.averaged else "top1"
             rows += [(run.step, line["epoch"], line[key]) for line in lines if line.get(key) is not None]

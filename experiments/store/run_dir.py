@@ -30,7 +30,7 @@ from experiments.config.identity import Identity
 from experiments.config.settings import Settings
 from experiments.errors import OF_MACHINE, ConfigError, StorageError
 from experiments.store import atomic
-from experiments.store.result import OPTIONAL_FIELDS, RESULT_FIELDS, TIMING_FIELDS, check_result, read_result
+from experiments.store.result import OPTIONAL_FIELDS, RESULT_FIELDS, TIMING_FIELDS, check_result, read_result, sealed
 from experiments.strict_json import MEBIBYTE, dump, parse, read_bytes, read_object
 from roadmap.errors import UserError
 from roadmap.pretrained import CONFIG
@@ -83,6 +83,11 @@ def _by_id(runs: Path, _changed: int) -> dict[str, Path]:
     return {match[0]: runs / match.string for match in found if match}
 
 
+def known_by(settings: Settings, run_id: str) -> str:
+    """The end of the name of a run's folder, which tells runs apart."""
+    return f"-{settings.regime}-s{settings.seed}-{run_id[:12]}"
+
+
 class RunDir:
     """The directory of one run. Whoever writes to it holds its claim (experiments.store.lock)."""
 
@@ -100,6 +105,17 @@ class RunDir:
         self.described = self.path / CONFIG
         self.linked = self.path / "model.safetensors"
 
+    @property
+    def final_files(self) -> dict[str, Path]:
+        """What the record seals: keys of `roadmap.seals.SEALED`."""
+        return {
+            "weights": self.weights,
+            "ema": self.averaged,
+            "metrics": self.metrics,
+            "config": self.config,
+            "network": self.described,
+        }
+
     @classmethod
     def locate(cls, settings: Settings, identity: Identity | None = None) -> "RunDir":
         """Where the run of these settings lies: <runs_dir>/<label>-<regime>-s<seed>-<first 12 digits of its run_id>.
@@ -108,8 +124,12 @@ class RunDir:
         with the step that names it may have been missing.
         """
         run_id = (identity or Identity.of(settings)).run_id
-        runs, known_by = Path(settings.runs_dir), f"-{settings.regime}-s{settings.seed}-{run_id[:12]}"
-        path = runs / (settings.label + known_by)
+        return cls.named(Path(settings.runs_dir), settings.label, known_by(settings, run_id))
+
+    @classmethod
+    def named(cls, runs: Path, label: str, known_by: str) -> "RunDir":
+        """The same by the two parts of the folder's name."""
+        path = runs / (label + known_by)
         if not path.is_dir() and runs.is_dir():
             return cls(_by_id(runs, runs.stat().st_mtime_ns).get(known_by, path))
         return cls(path)
@@ -142,13 +162,17 @@ class RunDir:
         """
         atomic.make_folder(self.path)
         atomic.sweep(self.path)
+        damaged = self.state() == "damaged"
         if self.config.exists():
             self._check_owner(identity.run_id)
-        else:
+        if damaged or not self.config.exists():  # a record is damaged, too, where the config is not what it sealed
             config = {"run_id": identity.run_id, "config_id": identity.config_id, **public(settings)}
             atomic.replace(self.config, [yaml.safe_dump(config, sort_keys=False, width=120).encode()])
-        if self.state() == "damaged":
-            log.warning("%s is damaged: it is set aside and the run continues from its checkpoint", self.result)
+        if damaged:
+            log.warning(
+                "%s or a file that it seals is damaged: it is set aside, the run continues from its checkpoint",
+                self.result,
+            )
             atomic.move(self.result, self.result.with_name("result.damaged.json"))
         self._note_session(settings, details)
         atomic.remove(self.error)
@@ -185,15 +209,20 @@ class RunDir:
                 whole = []
             atomic.replace(self.timing, [dump(record) for record in whole])
 
-    def seal(self, result: Mapping[str, Any]) -> None:
-        """Write result.json: from here on the run has a result. Raises ValueError for a record outside the schema."""
+    def seal(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write result.json with the hashes of what lies beside it: from here on the run has a result.
+
+        Returns the record as it was written. Raises ValueError for one outside the schema, StorageError.
+        """
         unknown = sorted(set(result) - set(RESULT_FIELDS) - set(OPTIONAL_FIELDS))
         if unknown:
             raise ValueError(f"result.json: {', '.join(unknown)} is not in its schema (experiments.store.result)")
         if "root" in result.get("data", {}):
             raise ValueError("result.json: data.root is a path of this machine; it belongs into environment.json")
         check_result(result)
-        atomic.replace(self.result, [dump(dict(result), indent=1)])
+        record = sealed(result, self.final_files)
+        atomic.replace(self.result, [dump(record, indent=1)])
+        return record
 
     def fail(self, error: BaseException) -> None:
         """Leave error.json, if the disk lets us; without absolute paths or the values of secret variables."""
