@@ -19,6 +19,7 @@ COMMANDS = {
     "push": ("experiments.commands.push", "a trained network to the Hugging Face Hub, with its model card"),
     "plan": ("experiments.commands.plan", "a study as a table: which runs, their state, hours, disk and cost"),
     "status": ("experiments.commands.status", "how every run of a folder stands, while a study runs and afterwards"),
+    "verify": ("experiments.commands.verify", "whether the finished runs of a folder are what they sealed"),
     "bench": ("experiments.bench.cli", "measure speed side by side with other libraries"),
 }
 

@@ -32,10 +32,11 @@ def result_for(**changes: Any) -> dict[str, Any]:
     """A record that the schema accepts, with some fields replaced."""
     record: dict[str, Any] = {
         "run_id": run_id(settings_for(Path())), "config_id": "b" * 64, "step": "kernel_7",
-        "changes": ["stage_ratio"], "study": None, "regime": "micro", "seed": 0, "design": {}, "recipe": {"name": "enhanced"}, "budget": {"name": "demo"},
-        "data": {"name": "digits"}, "epochs": 5, "top1": 97.5, "top1_best": 97.5, "top1_ema": None, "loss": 0.1,
-        "params": 1000, "gmacs": 0.1, "params_1k": 2000, "gmacs_224": 4.5, "images_per_second": 100.0,
-        "wall_seconds": 12.5, "status": "finished", "versions": {}, "device": "cpu", "threads": 1, "git": {},
+        "changes": ["stage_ratio"], "study": None, "regime": "micro", "seed": 0, "design": {},
+        "recipe": {"name": "enhanced"}, "budget": {"name": "demo"}, "data": {"name": "digits"}, "epochs": 5,
+        "top1": 97.5, "top1_best": 97.5, "top1_ema": None, "loss": 0.1, "params": 1000, "gmacs": 0.1,
+        "params_1k": 2000, "gmacs_224": 4.5, "images_per_second": 100.0, "wall_seconds": 12.5,
+        "status": "finished", "versions": {}, "device": "cpu", "threads": 1, "git": {},
     }  # fmt: skip
     return record | changes
 
