@@ -128,12 +128,15 @@ def sealed(record: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, An
     Raises:
         StorageError: a file cannot be read.
     """
-    try:
-        seals = {key: sha256_of(path) for key, path in files.items() if path.exists()}
-    except OSError as error:
-        raise StorageError(f"cannot read {error.filename} to seal it: {error.strerror or error}") from error
-    whole = {**record, "seals": seals}
+    whole = {**record, "seals": {key: _hash(path) for key, path in files.items() if path.exists()}}
     return {**whole, "digest": digest_of(dump(whole, indent=1))}
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise StorageError(f"cannot read {path} to seal it: {error.strerror or error}") from error
 
 
 def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
