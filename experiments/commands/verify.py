@@ -126,7 +126,8 @@ def _summary(counts: "Counter[str]", bad: int, weights: bool) -> str:
     kinds = [f"{counts[kind]} {kind}" for kind in ("sealed", "unsealed", "damaged", UNFINISHED) if counts[kind]]
     away = f"{counts['not here']} not here" if counts["not here"] else "all here"
     looked = f"weights: {away}, {'read' if weights else 'not read (--weights reads them)'}"
-    return f"{counts['runs']} runs: {', '.join(kinds) or 'none'}; {looked}; {bad} bad files"
+    runs = f"{counts['runs']} run{'s' * (counts['runs'] != 1)}"
+    return f"{runs}: {', '.join(kinds) or 'none'}; {looked}; {bad} bad files"
 
 
 def _printable(text: str) -> str:
