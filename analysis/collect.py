@@ -96,8 +96,9 @@ def collect(source: str | Path, cache: Path | None = None, road: Roadmap = DEFAU
     rows: dict[str, list[Any]] = {}
     settings: dict[str, str] = {}
     skipped, from_cache, unsealed = [], 0, 0
+    above = len(os.path.join(source, ""))
     for found, stamp, problem in _walk(source, source, 0):
-        path = os.path.relpath(found, source)
+        path = found[above:] or "."
         if stamp is None:
             skipped.append(problem if isinstance(problem, Skipped) else _unfinished(found, path, road))
             continue

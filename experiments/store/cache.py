@@ -45,16 +45,16 @@ def stamp_of(folder: str | Path, names: Sequence[str] = STAMPED) -> Stamp:
 
     To be taken before the files are read: what changes in between is then read again the next time.
     """
-    parts, newest, taken = [], 0, time.time_ns()
-    for name in names:
-        try:
-            found = os.stat(f"{folder}/{name}")
-        except OSError:
-            parts.append("-")
-            continue
-        parts.append(f"{found.st_size}.{found.st_mtime_ns}.{found.st_ctime_ns}.{found.st_ino}")
-        newest = max(newest, found.st_mtime_ns)
-    return Stamp(" ".join(parts), newest, taken)
+    taken, found = time.time_ns(), {}
+    with suppress(OSError), os.scandir(folder) as scan:
+        for entry in scan:
+            if entry.name in names:
+                with suppress(OSError):
+                    found[entry.name] = entry.stat()
+    parts = (
+        f"{name}:{own.st_size}.{own.st_mtime_ns}.{own.st_ctime_ns}.{own.st_ino}" for name, own in sorted(found.items())
+    )
+    return Stamp(" ".join(parts), max((own.st_mtime_ns for own in found.values()), default=0), taken)
 
 
 def cache_file(runs_dir: Path) -> Path:
