@@ -12,7 +12,6 @@ from roadmap.pipes import quietly
 from roadmap.steps import DEFAULT, roadmap_named
 
 PAPER = "paper"
-CACHE = ".collect.sqlite"
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -56,7 +55,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         type=Path,
         help="results/bench/<device>.json with `bench step --rows all --size 224`: speeds for the paper's networks",
     )
-    parser.add_argument("--no-cache", action="store_true", help=f"read every record anew and leave no {CACHE} in DIR")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="read every record anew and keep nothing for the next look"
+    )
     return parser
 
 
@@ -78,6 +79,7 @@ def _analyse(options: argparse.Namespace) -> int:
     from analysis.speeds import NO_SPEEDS, read_speeds
     from analysis.views import paper_views, views_of
     from experiments.errors import ConfigError
+    from experiments.store.cache import cache_file
 
     formats, road = _formats(options.formats), roadmap_named(options.roadmap)
     speeds = read_speeds(options.speeds) if options.speeds else NO_SPEEDS
@@ -92,7 +94,7 @@ def _analyse(options: argparse.Namespace) -> int:
             raise ConfigError(f"roadmap={road.name} has no published numbers")
     else:
         started = time.perf_counter()
-        collection = collect(options.runs, None if options.no_cache else options.out / CACHE, road)
+        collection = collect(options.runs, None if options.no_cache else cache_file(Path(options.runs)), road)
         chosen = select(collection, options.select)
         if options.compare:
             table = compare(collection, chosen, options.compare)
@@ -102,6 +104,8 @@ def _analyse(options: argparse.Namespace) -> int:
         alerts += _unknown(chosen)
         seconds = time.perf_counter() - started
         print(f"{len(collection.runs)} runs read in {seconds:.1f} s ({collection.from_cache} from the cache)")
+        if collection.unsealed:
+            print(f"unsealed: {collection.unsealed} of them, recorded before there were seals")
         _report_skipped(collection.skipped, aside)
         views = views_of(collection, groups, speeds)
         if not views:

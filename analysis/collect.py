@@ -1,8 +1,10 @@
 """A folder of runs -> one tidy table, with a list of everything that is not in it and why."""
 
+import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +14,23 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from analysis.cache import Cache
+from analysis import records
 from analysis.planned import Pair, commands_in, orders_in, plans_in
 from analysis.records import COLUMNS, NUMBERS, flatten, located, step_of
+from experiments.config import identity
 from experiments.errors import StorageError
-from experiments.store.run_dir import read_result
-from roadmap import UserError
+from experiments.store import cache as stored
+from experiments.store import result
+from experiments.store.cache import Cache, Stamp, stamp_of, version_of
+from experiments.store.result import read_result
+from roadmap import UserError, seals
+from roadmap.changes import FILES
+from roadmap.files import parsed
+from roadmap.regimes import REGIMES, regime
+from roadmap.seals import RECORD
 from roadmap.steps import DEFAULT, Roadmap
 
+_SETTINGS = list(COLUMNS).index("settings")
 _DEPTH = 4  # folders below RUNS that are searched
 _IGNORED = ("studies", "bench", "checkpoints", "starts")  # ours, but no runs
 _RUN_FILES = {"config.yaml", "metrics.jsonl", "error.json", "timing.jsonl"}
@@ -27,6 +38,13 @@ _REPORT_FILE = "report.html"  # a folder that holds one is an earlier answer of 
 _COMPARED = "compare.html"  # likewise
 _OWN = (_REPORT_FILE, "runs.csv", "skipped.csv", "further.csv", "figures")
 _OWN_STEMS = ("ladder.", "compare.")
+# Rows depend on how they are made, and on what the changes and regimes are, so on the folders of one's own on the path.
+_FILES = [{name: change.raw for name, change in FILES.items()}, {name: regime(name) for name in REGIMES}]
+_MADE_OF = hashlib.sha256(json.dumps(_FILES).encode()).hexdigest()[:12]
+_VERSION = version_of(records, stored, result, identity, seals) + _MADE_OF
+# What is kept of a folder of runs: [row, whether it is sealed] by path; the nested settings that rows name by hash.
+ROWS, SETTINGS = f"rows@{_VERSION}", f"settings@{_VERSION}"
+_FOREVER = Stamp("", newest=0, taken=time.time_ns())
 _RUN_NAME = re.compile(r"(?P<label>.+)-(?P<regime>[a-z]+)-s(?P<seed>\d+)-[0-9a-f]{12}")
 
 
@@ -55,6 +73,7 @@ class Collection:
     settings: dict[str, str] = field(repr=False)  # hash -> nested settings as JSON
     orders: tuple[Pair, ...] = ()  # antithetic pairs of orders that the frozen studies hold
     from_cache: int = 0
+    unsealed: int = 0  # of `runs`, those whose records are older than seals
 
     def settings_of(self, key: str) -> dict[str, Any]:
         """The nested settings (design, recipe, budget, data, batch, versions) behind the column `settings`."""
@@ -73,39 +92,54 @@ def collect(source: str | Path, cache: Path | None = None, road: Roadmap = DEFAU
     source = Path(source)
     if not source.is_dir():
         raise StorageError(f"{source} is not a folder; give the folder that holds the runs (runs_dir, default runs)")
-    kept = Cache(cache, source)
-    rows: dict[str, tuple[Any, ...]] = {}
-    fresh, settings, skipped = [], dict(kept.settings), []
-    from_cache = 0
+    kept = Cache(cache)
+    rows: dict[str, list[Any]] = {}
+    settings: dict[str, str] = {}
+    skipped, from_cache, unsealed = [], 0, 0
+    above = len(os.path.join(source, ""))
     for found, stamp, problem in _walk(source, source, 0):
-        path = os.path.relpath(found, source)
+        path = found[above:] or "."
         if stamp is None:
             skipped.append(problem if isinstance(problem, Skipped) else _unfinished(found, path, road))
             continue
-        row = kept.get(path, stamp)
-        from_cache += row is not None
-        if row is None:
+        entry = _entry(kept, path, stamp, settings)
+        from_cache += entry is not None
+        if entry is None:
             try:
-                flat, text = flatten(path, read_result(Path(found) / "result.json"))
+                record = read_result(Path(found) / RECORD)
+                flat, text = flatten(path, record)
             except (ValueError, KeyError, TypeError, AttributeError, OSError, UserError) as error:
                 skipped.append(_named(path, "damaged", _one_line(str(error).replace(f"{found}/", "")), road))
                 continue
-            row = tuple(flat[name] for name in COLUMNS)
+            entry = [[flat[name] for name in COLUMNS], "seals" in record]
             settings[flat["settings"]] = text
-            fresh.append((stamp, *row))
-        rows[path] = row
-    new = {key: settings[key] for key in settings.keys() - kept.settings.keys()}
-    kept.store(fresh, new, kept.rows.keys() - rows.keys())
-    kept.close()
+            kept.put(ROWS, path, stamp, entry)
+            kept.put(SETTINGS, flat["settings"], _FOREVER, text)
+        rows[path], sealed = entry
+        unsealed += not sealed
+    kept.save()
     runs, doubles = _without_doubles(located(_frame(rows), road))
     plans = plans_in(source)
     planned = commands_in(plans)
     runs["command"] = [planned.get(one, own) for one, own in zip(runs["run_id"], runs["command"], strict=True)]
-    return Collection(source, road, runs, tuple(skipped) + doubles, settings, orders_in(plans), from_cache)
+    return Collection(source, road, runs, tuple(skipped) + doubles, settings, orders_in(plans), from_cache, unsealed)
 
 
-def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, str | None, Skipped | None]]:
-    """Yield (path, stamp of result.json or None, reason or None) of everything that is or should have been a run."""
+def _entry(kept: Cache, path: str, stamp: Stamp, settings: dict[str, str]) -> list[Any] | None:
+    """What was kept of a run whose files are unchanged; its nested settings go to `settings`."""
+    entry: list[Any] | None = kept.get(ROWS, path, stamp)
+    if entry is None:
+        return None
+    key = entry[0][_SETTINGS]
+    text = settings.get(key) or kept.get(SETTINGS, key, _FOREVER)
+    if text is None:
+        return None
+    settings[key] = text
+    return entry
+
+
+def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, Stamp | None, Skipped | None]]:
+    """Yield (path, stamp where there is a record, reason or None) of everything that is or should have been a run."""
     try:
         with os.scandir(folder) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
@@ -116,8 +150,7 @@ def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, str 
     if not depth and names & {_REPORT_FILE, _COMPARED}:  # the answer was written beside the runs
         entries = [entry for entry in entries if entry.name not in _OWN and not entry.name.startswith(_OWN_STEMS)]
     if not depth and "result.json" in names:  # RUNS is itself one run
-        status = os.stat(f"{folder}/result.json")
-        yield str(folder), f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}", None
+        yield str(folder), stamp_of(folder), None
         return
     if depth and names & _RUN_FILES:
         yield str(folder), None, None
@@ -129,7 +162,7 @@ def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, str 
         if entry.name.startswith(".") or entry.name in _IGNORED:
             continue
         try:
-            status = os.stat(f"{entry.path}/result.json")
+            os.stat(f"{entry.path}/{RECORD}")
         except NotADirectoryError:
             if depth == 0:
                 yield entry.path, None, Skipped(entry.name, "foreign", "not a run: a file beside the runs")
@@ -139,7 +172,7 @@ def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, str 
                 yield from _walk(entry.path, top, depth + 1)
         else:
             runs_below = True
-            yield entry.path, f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}", None
+            yield entry.path, stamp_of(entry.path), None
     if depth and not runs_below:
         why = (
             "an empty run folder"
@@ -172,12 +205,12 @@ def _named(path: str, state: str, why: str, road: Roadmap, folder: str | None = 
         facts = {"step": match["label"], "regime": match["regime"], "seed": int(match["seed"])}
     if folder is not None:
         try:
-            config = yaml.safe_load(Path(folder, "config.yaml").read_bytes())
+            config = parsed(Path(folder, "config.yaml").read_bytes())
             for key in ("budget", "data"):
                 facts[key] = config[key]["name"]
             if "step" in config:
                 facts["step"] = _step_of(config, road)
-        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # the folder's name has to do
     return Skipped(path, state, why, **facts)
 
@@ -195,7 +228,7 @@ def _one_line(message: object) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def _frame(rows: dict[str, tuple[Any, ...]]) -> pd.DataFrame:
+def _frame(rows: dict[str, list[Any]]) -> pd.DataFrame:
     frame = pd.DataFrame.from_records(list(rows.values()), columns=list(COLUMNS))
     for name in NUMBERS:
         frame[name] = pd.to_numeric(frame[name]).astype(np.float64)

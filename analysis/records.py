@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -141,14 +141,17 @@ def located(runs: pd.DataFrame, road: Roadmap) -> pd.DataFrame:
         active[key] |= changes
         nothing[key] |= without
     shared = [frozenset(nothing[key] - active[key]) for key in keys]
+    # hashing a roadmap takes longer than all else, so that no row does
+    at, ordered = cache(partial(step_of, road=road)), cache(partial(in_order, road=road))
+    own = (runs[name] for name in ("recipe", "plain", "without"))
     steps = [
-        step_of(row.recipe, changes, without, road) if row.plain and not row.without else None
-        for row, changes, without in zip(runs.itertuples(), held, shared, strict=True)
+        at(recipe, changes, idle_here) if plain and not without else None
+        for recipe, plain, without, changes, idle_here in zip(*own, held, shared, strict=True)
     ]
     runs["step"] = pd.Series(steps, index=runs.index, dtype=object)
     runs["idle"] = ["+".join(sorted(without)) for without in shared]
     runs["changes"] = [
-        text if unknown else "+".join(_ordered(changes, road))
+        text if unknown else "+".join(ordered(changes))
         for text, changes, unknown in zip(runs["changes"], held, runs["unknown"], strict=True)
     ]
     return runs
@@ -158,9 +161,6 @@ def located(runs: pd.DataFrame, road: Roadmap) -> pd.DataFrame:
 def step_of(recipe: str, changes: frozenset[str], idle: frozenset[str], road: Roadmap) -> str | None:
     """The first step of a roadmap with these changes and this recipe, idle changes aside; None off it."""
     return next((step.name for step in steps_at(changes, recipe, road, idle)), None)
-
-
-_ordered = cache(in_order)
 
 
 def bare(settings: Mapping[str, Any]) -> dict[str, Any]:

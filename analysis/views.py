@@ -24,6 +24,7 @@ from analysis.ladder import Ladder, ladder_of, paper_ladder
 from analysis.records import bare
 from analysis.speeds import NO_SPEEDS, Speeds
 from experiments.store.run_dir import RunDir, read_lines
+from roadmap.seals import check
 from roadmap.steps import DEFAULT, Roadmap
 
 MOST_CONTEXTS = 16  # more fill no figure; the page's table has all
@@ -144,7 +145,9 @@ def _curves(source: Path, group: Group) -> pd.DataFrame | None:
     rows: list[tuple[str, float, float]] = []
     for run in runs.itertuples():
         try:
-            lines = read_lines(RunDir(source / run.path).metrics)
+            metrics = RunDir(source / run.path).metrics
+            check(metrics)
+            lines = read_lines(metrics)
             key = "top1_ema" if run.averaged else "top1"
             rows += [(run.step, line["epoch"], line[key]) for line in lines if line.get(key) is not None]
         except (ValueError, KeyError, OSError):

@@ -20,6 +20,7 @@ COMMANDS = {
     "plan": ("experiments.commands.plan", "a study as a table: which runs, their state, hours, disk and cost"),
     "status": ("experiments.commands.status", "how every run of a folder stands, while a study runs and afterwards"),
     "settings": ("experiments.commands.settings", "every key of a run: its meaning, its values, its default"),
+    "verify": ("experiments.commands.verify", "whether the finished runs of a folder are what they sealed"),
     "bench": ("experiments.bench.cli", "measure speed side by side with other libraries"),
 }
 

@@ -69,12 +69,18 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 def read_object(path: Path, limit: int = MEBIBYTE) -> dict[str, Any]:
     """The JSON object in a file. Raises ValueError with one line that names the file (also when it cannot be read)."""
+    return object_and_text(path, limit)[0]
+
+
+def object_and_text(path: Path, limit: int = MEBIBYTE) -> tuple[dict[str, Any], bytes]:
+    """The same with the text that it was read from."""
     try:
-        value = parse(read_bytes(path, limit))
+        text = read_bytes(path, limit)
+        value = parse(text)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(f"{path}: ") else f"{path}: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path}: holds a {type(value).__name__} instead of an object")
-    return value
+    return value, text

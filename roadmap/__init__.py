@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from roadmap.match import match_width
     from roadmap.network import build
     from roadmap.resolve import design_for, label_of, set_of, step_at
+    from roadmap.seals import SealError
     from roadmap.steps import ROADMAPS, STEPS, Roadmap, Step
     from roadmap.weights import load
 
@@ -25,6 +26,7 @@ _HOMES = {
     "Design": "design",
     "DesignError": "errors",
     "Roadmap": "steps",
+    "SealError": "seals",
     "Step": "steps",
     "UserError": "errors",
     "WeightsError": "fit",
@@ -45,6 +47,7 @@ __all__ = [
     "Design",
     "DesignError",
     "Roadmap",
+    "SealError",
     "Step",
     "UserError",
     "WeightsError",

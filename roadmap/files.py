@@ -100,6 +100,11 @@ def found(group: str) -> Mapping[str, Path]:
     return files
 
 
+def parsed(text: str | bytes) -> Any:
+    """The value of a YAML text, without executing anything. Raises yaml.YAMLError, or RecursionError where it nests."""
+    return _Loader(text).get_single_data()
+
+
 @cache
 def read(path: Path) -> Mapping[str, Any]:
     """The content of a YAML file.
@@ -108,7 +113,7 @@ def read(path: Path) -> Mapping[str, Any]:
         DesignError: it is no YAML, or no mapping.
     """
     try:
-        content = _Loader(path.read_text()).get_single_data()
+        content = parsed(path.read_text())
     except yaml.YAMLError as error:
         raise DesignError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, Mapping):

@@ -17,6 +17,7 @@ from roadmap.errors import UserError
 from roadmap.files import CONF
 from roadmap.fit import WeightsError
 from roadmap.resolve import design_for
+from roadmap.seals import check
 from roadmap.steps import BY_NAME, DEFAULT
 
 if TYPE_CHECKING:
@@ -159,11 +160,13 @@ class Pretrained:
 
         Raises:
             WeightsError: there is one, but it is of no network of ours.
+            SealError: it is not what the run's record sealed.
         """
         for name, read, made in ((CONFIG, json.loads, cls.of_config), ("config.yaml", yaml.safe_load, cls.of_run)):
             path = Path(folder) / name
             if not path.is_file():
                 continue
+            check(path)
             try:
                 return made(read(path.read_text()))
             except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError, UserError) as error:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from roadmap import seals
 from roadmap.design import Design
 from roadmap.fit import WeightsError, check_fit
 from roadmap.interop import from_reference, sizes_in
@@ -69,6 +70,7 @@ def load(
 
     Raises:
         WeightsError: there are no weights, or they do not fit the network; the message names the flag that differs.
+        SealError: they, or what describes them, are not what the run's record sealed.
         InteropError: likewise for another library's.
         DesignError: an unknown step or flag.
     """
@@ -87,7 +89,7 @@ def load(
 
 
 def find_weights(source: Source, weights: str = "last") -> Weights:
-    """The state dict that `load` takes, on the CPU, and what describes it. Raises WeightsError."""
+    """The state dict that `load` takes, on the CPU, and what describes it. Raises WeightsError or SealError."""
     if isinstance(source, Mapping):
         return Weights(source, None)
     if str(source).startswith(TIMM):
@@ -99,6 +101,7 @@ def find_weights(source: Source, weights: str = "last") -> Weights:
             f"a .safetensors file, {HUB}USER/NAME or {TIMM}NAME"
         )
     file = weights_file(path, weights) if path.is_dir() else path
+    seals.check(file)
     beside = path if path.is_dir() else file.parent
     return Weights(read_weights(file), Pretrained.beside(beside) or Pretrained.beside(file.parent))
 

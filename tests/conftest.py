@@ -90,6 +90,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             check()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _caches_of_tests_go_with_them(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What `status` and the analysis keep of folders that are gone tomorrow does not belong into the user's cache."""
+    os.environ["ROADMAP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     """The root of the source tree."""

@@ -17,6 +17,7 @@ COMMANDS = {
     "help": ("-m", "analysis", "--help"),
     "plan": ("-m", "experiments", "plan", "--speed", "none", "+study=macro", "--format", "json", *SMALL),
     "status": ("-m", "experiments", "status", "runs"),
+    "verify": ("-m", "experiments", "verify", "runs"),
     "analysis": ("-m", "analysis", "paper", "--out", "report", "--formats", "svg"),
     "run --help": (str(ROOT / "run.py"), "--help"),
     "run --cfg": (str(ROOT / "run.py"), "--cfg", "job", *SMALL),

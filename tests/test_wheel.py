@@ -135,6 +135,7 @@ CALLS = {
     "train +step=gelu regime=micro device=cpu --cfg job": ["label: gelu"],
     "plan --speed none +study=macro seed=0 regime=micro device=cpu": ["patchify_stem", "missing"],
     "status runs": ["1 finished"],
+    "verify runs --weights": ["1 run: 1 sealed", "0 bad files"],
     "analyse runs --out report --formats svg": ["report.html", "1 of 17 steps"],
     "analyse paper --out paper --formats svg": ["17 of 17 steps"],
     "ladder --regime micro --format csv": ["separate_downsampling"],

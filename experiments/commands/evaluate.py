@@ -24,6 +24,7 @@ from experiments.strict_json import MEBIBYTE, parse, read_bytes
 from experiments.training.validate import Validation, validate
 from roadmap.files import found, read
 from roadmap.network import RoadmapNet
+from roadmap.seals import check
 
 REAL_LIMIT = 64 * MEBIBYTE
 
@@ -141,6 +142,7 @@ def _data(options: argparse.Namespace) -> tuple[Data, dict[str, Any]]:
 
 
 def _data_of_run(path: Path) -> Data:
+    check(path)
     try:
         values = yaml.safe_load(path.read_text())
         asked = {key: value for key, value in values.items() if key not in ("run_id", "config_id")}

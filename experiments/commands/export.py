@@ -18,6 +18,7 @@ from experiments.store.tensor_file import save_weights
 from experiments.strict_json import dump
 from roadmap.network import RoadmapNet
 from roadmap.pretrained import CONFIG, Pretrained
+from roadmap.seals import RECORD
 from roadmap.weights import HUB_FILES
 
 
@@ -29,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the export and say where it is."""
+    """Write the export and say where it is. Raises ConfigError where that is a finished run's own folder."""
+    place = options.out if options.format == "hub" else options.out.parent
+    if (place / RECORD).exists():
+        raise ConfigError(f"--out={options.out} lies in the folder of a finished run, whose files are sealed")
     model = network_of(options)
     FORMATS[options.format](model, options)
     print(options.out)
@@ -43,7 +47,7 @@ def hub_folder(model: RoadmapNet, options: argparse.Namespace) -> None:
         raise ConfigError(f"--out={folder} is a file; --format hub writes a folder")
     atomic.make_folder(folder)
     config = described(model, options).config()
-    record = folder_of(options) / "result.json"
+    record = folder_of(options) / RECORD
     text = card(config, read_result(record) if record.is_file() else None)
     save_weights(folder / HUB_FILES[1], model.state_dict())
     atomic.replace(folder / CONFIG, [dump(config, indent=1)])

@@ -1,6 +1,7 @@
 """`python -m experiments status RUNS`: how every run of a folder stands, while a study runs and afterwards."""
 
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,23 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from experiments.config import identity
 from experiments.errors import StorageError
-from experiments.store.run_dir import RunDir, read_lines
+from experiments.store import cache, result
+from experiments.store.cache import Cache, cache_file, stamp_of, version_of
+from experiments.store.result import read_result
+from experiments.store.run_dir import RunDir, known_by, read_lines
 from experiments.strict_json import MEBIBYTE, read_object
 from experiments.studies import frozen
+from roadmap import seals
+from roadmap.files import parsed
 from roadmap.program import train_command
 
 COLUMNS = ("run", "state", "epoch", "top-1", "images/s", "time left", "note")
+_VERSION = version_of(cache, frozen, identity, result, seals)
+# what is kept of a folder of runs: runs that have a record, what unfinished ones were asked for, studies
+ENDED, ASKED, PLANNED = (f"{kind}@{_VERSION}" for kind in ("ended", "asked", "planned"))
+UNSEALED = "unsealed: recorded before there were seals"
 NUMBERS = ("epoch", "top-1", "images/s", "time left")
 
 
@@ -24,18 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"), help="runs_dir (default: runs)")
     parser.add_argument("--study", help="only the runs of this study, by its file's name or the start of it")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="read every file anew and keep nothing for the next look"
+    )
     parser.add_argument("--watch", type=float, metavar="SECONDS", help="look again every so often until all is done")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table once, or keep it on the screen; returns the exit code."""
-    console = _Console()
+    console, kept = _Console(), None if options.no_cache else cache_file(options.runs)
     if options.watch is None:
-        console.print(as_table(rows(options.runs, options.study)))
+        console.print(as_table(rows(options.runs, options.study, kept)))
         return 0
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            found = rows(options.runs, options.study)
+            found = rows(options.runs, options.study, kept)
             live.update(as_table(found), refresh=True)
             if all(row["state"] in ("finished", "diverged", "failed") for row in found):
                 return 0
@@ -48,53 +62,118 @@ class _Console(Console):
         raise
 
 
-def rows(runs_dir: Path, study: str | None = None) -> list[dict[str, str]]:
+def rows(runs_dir: Path, study: str | None = None, cache_path: Path | None = None) -> list[dict[str, str]]:
     """What is known of every run: those of the studies first, in their order, then all others.
+
+    Args:
+        runs_dir: the folder of runs.
+        study: only the runs of the studies whose file's name starts so.
+        cache_path: see `experiments.store.cache`; None reads everything anew.
 
     Raises:
         StorageError: no such folder or study.
     """
     if not runs_dir.is_dir():
         raise StorageError(f"{runs_dir}: no such folder; runs lie in runs_dir (default: runs)")
+    kept = Cache(cache_path)
     found: dict[str, dict[str, str]] = {}
     studies = sorted((runs_dir / "studies").glob(f"{study or ''}*.json"))
     if study and not studies:
         raise StorageError(f"{runs_dir / 'studies'} holds no study that starts with {study!r}")
     for path in studies:
-        for settings in frozen.read_study(path).runs:
-            place = RunDir.locate(settings.replace(runs_dir=str(runs_dir)))
-            again = f"{train_command()} study.file={path} study.run={frozen.run_id(settings)[:12]} runs_dir={runs_dir}"
-            found.setdefault(place.path.name, row(place, settings.recipe.epochs, again))
+        for label, own, run_id, epochs in _planned(path, kept):
+            place = RunDir.named(runs_dir, label, own)
+            again = f"{train_command()} study.file={path} study.run={run_id} runs_dir={runs_dir}"
+            found.setdefault(place.path.name, row(place, epochs, again, kept))
     if not study:
         for config in sorted(runs_dir.glob("*/config.yaml")):
-            found.setdefault(config.parent.name, row(RunDir(config.parent), _epochs(config), ""))
+            if config.parent.name not in found:
+                found[config.parent.name] = row(RunDir(config.parent), None, "", kept)
+    kept.save(whole=not study)
     return list(found.values())
 
 
-def _epochs(config: Path) -> int:
-    """The epochs that a run was asked for; 0 where its config cannot be read."""
-    try:
-        return int(yaml.safe_load(config.read_text())["recipe"]["epochs"])
-    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError):
-        return 0
+def _planned(path: Path, kept: Cache) -> list[tuple[str, str, str, int]]:
+    """Of every run of a study: the two parts of its folder's name, 12 digits of its id, its epochs."""
+    stamp = stamp_of(path.parent, [path.name])
+    found: list[tuple[str, str, str, int]] | None = kept.get(PLANNED, path.name, stamp)
+    if found is None:
+        runs = [(settings, frozen.run_id(settings)) for settings in frozen.read_study(path).runs]
+        found = [(run.label, known_by(run, own), own[:12], run.recipe.epochs) for run, own in runs]
+        kept.put(PLANNED, path.name, stamp, found)
+    return found
 
 
-def row(place: RunDir, epochs: int, again: str) -> dict[str, str]:
-    """One run as text; `again` is the command that reruns it."""
+def row(place: RunDir, epochs: int | None, again: str, kept: Cache) -> dict[str, str]:
+    """One run as text.
+
+    Args:
+        place: its directory.
+        epochs: that it was asked for; None: as its config.yaml says.
+        again: the command that reruns it.
+        kept: what was read before.
+    """
+    if os.path.lexists(place.result):
+        return _ended(place, kept)
+    epochs = _epochs(place, kept) if epochs is None else epochs
     state = frozen.live_state(place)
     metrics, timing = _lines(place.metrics), _lines(place.timing)
     done = len(metrics)
     speed = timing[-1]["images_per_second"] if timing else None
     per_epoch = timing[-1]["train_seconds"] + timing[-1]["eval_seconds"] if timing else None
     left = (epochs - done) * per_epoch if per_epoch is not None and state in ("half", "running") else None
+    top1 = metrics[-1].get("top1") if metrics else None
+    return _row(place, state, done, epochs, top1, speed, left, _note(place, state, again))
+
+
+def _ended(place: RunDir, kept: Cache) -> dict[str, str]:
+    """The row of a run that has a record, from what was read of it before where nothing has changed since."""
+    name, stamp = place.path.name, stamp_of(place.path)
+    found: dict[str, str] | None = kept.get(ENDED, name, stamp)
+    if found is not None:
+        return found
+    try:
+        record = read_result(place.result)
+    except ValueError as error:
+        return _row(place, "damaged", 0, 0, None, None, None, str(error).replace(f"{place.path}/", ""))
+    asked, note = record["recipe"].get("epochs"), "" if "seals" in record else UNSEALED
+    numbers = (record["epochs"], asked, record["top1"], record["images_per_second"], None)
+    found = _row(place, record["status"], *numbers, note)
+    kept.put(ENDED, name, stamp, found)
+    return found
+
+
+def _epochs(place: RunDir, kept: Cache) -> int:
+    """The epochs that an unfinished run was asked for; 0 where its config cannot be read."""
+    name, stamp = place.path.name, stamp_of(place.path, [place.config.name])
+    found: int | None = kept.get(ASKED, name, stamp)
+    if found is None:
+        try:
+            found = int(parsed(place.config.read_bytes())["recipe"]["epochs"])
+        except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError, RecursionError):
+            return 0
+        kept.put(ASKED, name, stamp, found)
+    return found
+
+
+def _row(
+    place: RunDir,
+    state: str,
+    done: int,
+    epochs: Any,
+    top1: float | None,
+    speed: float | None,
+    left: float | None,
+    note: str,
+) -> dict[str, str]:
     return {
         "run": place.path.name,
         "state": state,
         "epoch": f"{done}/{epochs}" if epochs else str(done),
-        "top-1": f"{metrics[-1]['top1']:.2f}" if metrics and metrics[-1].get("top1") is not None else "",
+        "top-1": f"{top1:.2f}" if top1 is not None else "",
         "images/s": f"{speed:.0f}" if speed else "",
         "time left": _clock(left) if left is not None else "",
-        "note": _note(place, state, again),
+        "note": note,
     }
 
 

@@ -28,7 +28,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def network_of(options: argparse.Namespace) -> RoadmapNet:
-    """The network, as `roadmap.load` gives it. Raises WeightsError, InteropError or DesignError."""
+    """The network, as `roadmap.load` gives it. Raises WeightsError, InteropError, DesignError or SealError."""
     return load(
         options.target, weights=options.weights, step=options.step, regime=options.regime, roadmap=options.roadmap
     )

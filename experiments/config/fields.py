@@ -11,6 +11,7 @@ import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from experiments.errors import ConfigError
@@ -181,13 +182,18 @@ def _typed(key: str, value: Any, annotation: Any) -> Any:
     return float(value) if wanted is float else value
 
 
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)  # takes longer than all checks
+
+
 def check_fields(instance: Any, prefix: str = "") -> None:
     """Bring every field of a frozen dataclass to its annotated type and enforce its rule.
 
     Raises:
         ConfigError: one line with the key (`prefix` + field name), its value and what is allowed.
     """
-    hints = get_type_hints(type(instance))
+    hints = _hints(instance.__class__)
     for item in dataclasses.fields(instance):
         key = prefix + item.name
         value = _typed(key, getattr(instance, item.name), hints[item.name])

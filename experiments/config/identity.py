@@ -3,13 +3,16 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from experiments.config.fields import beside_before
+from experiments.config.fields import before_of, beside_before
 from experiments.config.registry import RECIPE, unread
-from experiments.config.settings import Recipe, Settings
-from roadmap.design import flags_asked_by
+from experiments.config.settings import Batch, Budget, Data, Recipe, Settings
+from roadmap.design import Design, flags_asked_by
+from roadmap.errors import UserError
 
 # Raised when a change of the code alters results, so that older records are not taken for new ones.
 RESULTS_VERSION = 1
@@ -56,6 +59,44 @@ class Identity:
 def run_id(settings: Settings) -> str:
     """The id of a run, where nothing else of its identity is wanted."""
     return Identity.of(settings).run_id
+
+
+_SECTIONS = {"design": Design, "recipe": Recipe, "budget": Budget, "batch": Batch, "data": Data}
+_PLAIN = ("regime", "image_size", "precision")
+_ON_ONE_MACHINE = {"root"}  # of data: no record has it
+
+
+def ids_follow(record: Mapping[str, Any]) -> bool:
+    """Whether the ids of a record are those of what it says was asked for.
+
+    True as well where it does not say all of it, or says what this version does not know: nothing speaks against it.
+    """
+    if not (set(_PLAIN) <= record.keys() and all(_is_whole(cls, record.get(key)) for key, cls in _SECTIONS.items())):
+        return True
+    sections = json.dumps({key: record[key] for key in (*_SECTIONS, *_PLAIN)}, sort_keys=True)
+    asked = _asked_in(sections, record.get("init_from"))
+    if asked is None:
+        return True
+    ids = (record["run_id"], record["config_id"])
+    versions = ({**asked, "results_version": version} for version in range(1, RESULTS_VERSION + 1))
+    return any(ids == (_digest({**found, "seed": record["seed"]}), _digest(found)) for found in versions)
+
+
+def _is_whole(cls: type[Any], values: Any) -> bool:
+    """Whether a recorded section has every field that is not younger than some records."""
+    known = {item.name for item in dataclasses.fields(cls)} - before_of(cls).keys() - _ON_ONE_MACHINE
+    return isinstance(values, Mapping) and known <= values.keys()
+
+
+@lru_cache(maxsize=256)  # the runs of a folder differ in little but the seed
+def _asked_in(sections: str, init_weights: str | None) -> dict[str, Any] | None:
+    """What the ids cover but for the seed, of a record's sections as JSON; None where this version cannot read them."""
+    values = json.loads(sections)
+    try:
+        settings = Settings.from_dict({**values, "lr": values["recipe"]["lr"], "init_weights": init_weights})
+        return {key: value for key, value in _asked(settings).items() if key != "seed"}
+    except (UserError, TypeError, ValueError):
+        return None
 
 
 def _asked(settings: Settings) -> dict[str, Any]:

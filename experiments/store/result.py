@@ -1,16 +1,16 @@
 """The schema of `result.json`, the sealed record of a run, and its validated reading (design: one object per run)."""
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.strict_json import MEBIBYTE, read_object
+from experiments.config.identity import ids_follow
+from experiments.errors import StorageError
+from experiments.strict_json import dump, object_and_text
+from roadmap.seals import HASH, RECORD_LIMIT, SMALL, SealError, check_record, differing, digest_of, sha256_of
 
 STATUSES = ("finished", "diverged")
-HASH = re.compile(r"[0-9a-f]{64}")
-RESULT_LIMIT = MEBIBYTE  # bytes; a record is a few kilobytes
 
 
 class Field(NamedTuple):
@@ -56,7 +56,7 @@ RESULT_FIELDS: dict[str, Field] = {
     "git": OBJECT,
 }
 TIMING_FIELDS = ("images_per_second", "wall_seconds")
-VARYING_FIELDS = (*TIMING_FIELDS, "starts")  # what two runs of one configuration may differ in
+VARYING_FIELDS = (*TIMING_FIELDS, "starts", "digest")  # what two runs of one configuration may differ in
 # What a record may add; written only where it applies.
 OPTIONAL_FIELDS: dict[str, Field] = {
     "idle": Field((list,)),  # changes to which data, regime or typed keys left nothing to do
@@ -73,6 +73,8 @@ OPTIONAL_FIELDS: dict[str, Field] = {
     "diverged": OBJECT,  # {"step": ..., "checkpoint": the last good one, or null}
     "damaged_images": COUNT,
     "warnings": Field((list,)),  # e.g. a loss that never left chance level
+    "seals": OBJECT,  # SHA-256 of every other final file (roadmap.seals); records from before there were seals lack it
+    "digest": TEXT,  # SHA-256 of the record's own text without the line of the digest
 }
 
 
@@ -118,11 +120,59 @@ def check_result(record: Mapping[str, Any], source: str = "result.json") -> None
         raise ValueError(f"{source}: {problem}")
 
 
+def sealed(record: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, Any]:
+    """The record with the hashes of a run's final files and its own.
+
+    Args:
+        record: as the run composed it.
+        files: keys of `roadmap.seals.SEALED` and where the files lie; one that is not there is not sealed.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    whole = {**record, "seals": {key: _hash(path) for key, path in files.items() if path.exists()}}
+    return {**whole, "digest": digest_of(dump(whole, indent=1))}
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise StorageError(f"cannot read {path} to seal it: {error.strerror or error}") from error
+
+
+def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs of one identity must agree in: nothing that tells of times, starts or the machine."""
+    kept = {key: value for key, value in record.items() if key not in VARYING_FIELDS}
+    if "seals" in kept:
+        kept["seals"] = {key: value for key, value in kept["seals"].items() if key != "config"}
+    return kept
+
+
 def read_result(path: Path) -> dict[str, Any]:
-    """The sealed record in a file. Raises ValueError with one line for anything that is not one.
+    """The sealed record in a file, checked with the small files beside it; the weights are left to who loads them.
 
     Fields unknown to this version are kept: a later version may have written them.
+
+    Raises:
+        ValueError: with one line: it is no record, not what was sealed, or of another run than it says; or a file
+            beside it is not what it sealed. A file that is not there is no fault, nor are missing seals.
     """
-    record = read_object(Path(path), RESULT_LIMIT)
-    check_result(record, str(path))
+    path = Path(path)
+    record, seals = read_record(path)
+    for name, problem in differing(path.parent, seals or {}, SMALL if seals is not None else ()):
+        raise SealError(f"{path.with_name(name)}: {problem}")
     return record
+
+
+def read_record(path: Path) -> tuple[dict[str, Any], Mapping[str, str] | None]:
+    """The record in a file and its seals (None: it is older than seals), without a look at the files beside it.
+
+    Raises ValueError with one line as `read_result`.
+    """
+    record, text = object_and_text(path, RECORD_LIMIT)
+    check_result(record, str(path))
+    seals = check_record(path, text, record)
+    if not ids_follow(record):
+        raise SealError(f"{path}: its run_id is not that of what it says was asked for")
+    return record, seals

@@ -34,7 +34,7 @@ from experiments.errors import OF_MACHINE, ClaimedError, ConfigError, StorageErr
 from experiments.store import atomic, starts
 from experiments.store.history import check_epochs, read_lines
 from experiments.store.origin import STARTS_FILE, read_starts
-from experiments.store.result import OPTIONAL_FIELDS, RESULT_FIELDS, TIMING_FIELDS, check_result, read_result
+from experiments.store.result import OPTIONAL_FIELDS, RESULT_FIELDS, TIMING_FIELDS, check_result, read_result, sealed
 from experiments.strict_json import MEBIBYTE, dump, parse, read_bytes, read_object
 from roadmap.errors import UserError
 from roadmap.pretrained import CONFIG
@@ -61,6 +61,11 @@ def _by_id(runs: Path, _changed: int) -> dict[str, Path]:
     """What tells runs apart -> the directory, of a folder of runs as it was when it had last changed."""
     found = (re.search(r"-[a-z_]+-s\d+-[0-9a-f]{12}$", name) for name in sorted(os.listdir(runs)))
     return {match[0]: runs / match.string for match in found if match}
+
+
+def known_by(settings: Settings, run_id: str) -> str:
+    """The end of the name of a run's folder, which tells runs apart."""
+    return f"-{settings.regime}-s{settings.seed}-{run_id[:12]}"
 
 
 class RunDir:
@@ -121,6 +126,17 @@ class RunDir:
         """The Hub's name of the weights."""
         return self._file(starts.LINKED)
 
+    @property
+    def final_files(self) -> dict[str, Path]:
+        """What the record seals: keys of `roadmap.seals.SEALED`."""
+        return {
+            "weights": self.weights,
+            "ema": self.averaged,
+            "metrics": self.metrics,
+            "config": self.config,
+            "network": self.described,
+        }
+
     @classmethod
     def locate(cls, settings: Settings, identity: Identity | None = None) -> "RunDir":
         """Where the run of these settings lies: <runs_dir>/<label>-<regime>-s<seed>-<first 12 digits of its run_id>.
@@ -129,8 +145,12 @@ class RunDir:
         with the step that names it may have been missing.
         """
         run_id = (identity or Identity.of(settings)).run_id
-        runs, known_by = Path(settings.runs_dir), f"-{settings.regime}-s{settings.seed}-{run_id[:12]}"
-        path = runs / (settings.label + known_by)
+        return cls.named(Path(settings.runs_dir), settings.label, known_by(settings, run_id))
+
+    @classmethod
+    def named(cls, runs: Path, label: str, known_by: str) -> "RunDir":
+        """The same by the two parts of the folder's name."""
+        path = runs / (label + known_by)
         if not path.is_dir() and runs.is_dir():
             return cls(_by_id(runs, runs.stat().st_mtime_ns).get(known_by, path))
         return cls(path)
@@ -177,13 +197,17 @@ class RunDir:
         """
         atomic.make_folder(self.path)
         atomic.sweep(self.path)
+        damaged = self.state() == "damaged"
         if self.config.exists():
             self._check_owner(identity.run_id)
-        if self.state() == "damaged":
-            log.warning("%s is damaged: it is set aside and the run continues from its checkpoint", self.result)
+        if damaged:
+            log.warning(
+                "%s or a file that it seals is damaged: it is set aside, the run continues from its checkpoint",
+                self.result,
+            )
             atomic.move(self.result, self.result.with_name("result.damaged.json"))
         self.own = starts.begin(self.path)
-        if not self.config.exists():
+        if damaged or not self.config.exists():  # a record is damaged, too, where the config is not what it sealed
             config = {"run_id": identity.run_id, "config_id": identity.config_id, **public(settings)}
             atomic.replace(self.config, [yaml.safe_dump(config, sort_keys=False, width=120).encode()], self.own)
         self.note_starts([*self._known_starts(), {"start": self.own.name, **(origin or {})}])
@@ -265,8 +289,10 @@ class RunDir:
                 whole = []
             atomic.replace(self.timing, [dump(record) for record in whole])
 
-    def seal(self, result: Mapping[str, Any]) -> None:
+    def seal(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Make `result` the run's record, once and for all: from here on the run has a result.
+
+        The record gets the hashes of the run's final files, and is returned as it was written.
 
         Raises:
             ValueError: a record outside the schema, or a history that is not its epochs from 1 on, once each.
@@ -281,10 +307,12 @@ class RunDir:
         check_epochs(result, [line.get("epoch") for line in self.history()])
         if self.own is None:
             raise ValueError("result.json: only a start of the run can seal it")
-        if not starts.seal(self.own, dump(dict(result), indent=1)):
+        record = sealed(result, self.final_files)
+        if not starts.seal(self.own, dump(record, indent=1)):
             raise self.lost()
         self.own = None
         self.finish()
+        return record
 
     def finish(self) -> None:
         """Give a sealed run its final form, where a kill has come between; else nothing. Raises StorageError."""

@@ -230,6 +230,4 @@ def seal(job: Job, error: NonFiniteError | None = None) -> dict[str, Any]:
         diverged = {"step": error.step, "checkpoint": kept[-1] if kept else None}
     counters = job.state.counters
     counters.wall_seconds += time.monotonic() - job.started
-    result = compose_result(job, diverged)
-    job.run_dir.seal(result)
-    return result
+    return job.run_dir.seal(compose_result(job, diverged))

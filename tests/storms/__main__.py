@@ -18,6 +18,7 @@ from tests.storms import fleet, report
 # Full sizes; CI runs fewer (tests/storms/test_storms.py).
 SUITES = {
     "damage": 5000,
+    "final": 10_000,
     "faults": 250,
     "hostile": 500,
     "kill": 200,

@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from experiments.store.result import VARYING_FIELDS
+from experiments.store.result import comparable
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPARED = ("last.safetensors", "metrics.jsonl", "result.json")
@@ -162,9 +162,8 @@ def outcome(runs_dir: Path) -> dict[str, bytes]:
     run = only_run(runs_dir)
     files = {name: (run / name).read_bytes() if (run / name).exists() else b"missing" for name in COMPARED}
     if files["result.json"] != b"missing":
-        record = json.loads(files["result.json"])
-        kept = {key: value for key, value in record.items() if key not in VARYING_FIELDS}
-        files["result.json"] = json.dumps(kept, sort_keys=True).encode()
+        record = comparable(json.loads(files["result.json"]))
+        files["result.json"] = json.dumps(record, sort_keys=True).encode()
     return files
 
 

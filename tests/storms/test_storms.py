@@ -3,20 +3,27 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from experiments.store import checkpoint
-from tests.storms import damage, report
+from analysis import collect
+from experiments.commands import status
+from experiments.store import cache, checkpoint
+from roadmap import seals
+from tests.storms import damage, final, report
 from tests.storms.__main__ import SUITES
 from tests.storms.variants import FAULTED
 
 # Enough to meet every variant, payload group and kind of error once; the full sizes are in tests/storms/__main__.py.
 SUBSET = {
     "damage": 300,
+    "final": 300,
     "faults": 15,
     "hostile": 26,
     "kill": 16,
@@ -90,6 +97,30 @@ def test_the_damage_suite_fails_when_a_check_is_left_out(
     }
     monkeypatch.setattr(checkpoint, check, careless[check])
     assert any(problem for _, problem in (damage.trial(index, 0, tmp_path) for index in range(60)))
+
+
+# what is left out -> the storm's kind that must notice, and what takes the place of which parts
+LEFT_OUT: dict[str, tuple[str, list[tuple[ModuleType, str, Any]]]] = {
+    "digest": ("edited record", [(seals, "digest_of", lambda text: seals._DIGEST_LINE.search(text)[1].decode())]),
+    "seals": ("another run's files", [(seals, "_problem", lambda path, sealed: None)]),
+    "name": ("another run as a whole", [(seals, "_RUN_NAME", re.compile("none"))]),
+    "stamp": (
+        "another run's files",
+        [(module, "stamp_of", lambda *_: cache.Stamp("", 0, 1 << 62)) for module in (status, collect)],
+    ),
+}
+
+
+@pytest.mark.parametrize("check", list(LEFT_OUT))
+def test_the_final_suite_fails_when_a_check_is_left_out(
+    check: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final.write_template(tmp_path / "runs")
+    kind, parts = LEFT_OUT[check]
+    assert not any(problem for _, problem in (final.trial(index, 0, tmp_path / "runs", kind) for index in range(12)))
+    for module, name, part in parts:
+        monkeypatch.setattr(module, name, part)
+    assert any(problem for _, problem in (final.trial(index, 0, tmp_path / "runs", kind) for index in range(12)))
 
 
 @pytest.mark.parametrize("kind", list(damage.BYTE_DAMAGES))

@@ -53,6 +53,7 @@ def test_too_few_rounds_are_refused(kind: str, capsys: pytest.CaptureFixture[str
         (["large", "--images", "5"], "--images=5 must be at least 64"),
         (["small", "--peer-images", "5"], "--peer-images=5 must be at least 128"),
         (["many", "--seeds", "0"], "--seeds=0 must be at least 1"),
+        (["looking", "--runs", "0"], "--runs=0 must be at least 1"),
         (["step", "--apart", "--ceilings"], "--apart cannot be combined"),
         (["profile", "--steps", "0"], "--steps=0 must be at least 1"),
     ],
@@ -60,6 +61,15 @@ def test_too_few_rounds_are_refused(kind: str, capsys: pytest.CaptureFixture[str
 def test_refusals_name_the_option(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *arguments, "--device", "cpu"]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_looking_at_many_runs(tmp_path: Path) -> None:
+    """Every command finds all runs, each look in a process of its own."""
+    found = bench(tmp_path, "looking", "--runs", "40")
+    looks = [(row["command"], row["look"], row["runs"]) for row in found["rows"]]
+    twice = [(command, look, 40) for command in ("status", "analysis") for look in ("cold", "warm")]
+    assert looks == [*twice, ("verify", "cold", 40)]
+    assert all(row["seconds"] < 5 for row in found["rows"])
 
 
 def test_every_kind_says_what_it_measures() -> None:

@@ -26,9 +26,11 @@ from experiments.__main__ import main
 from experiments.commands.evaluate import columns_of
 from experiments.data.from_files import FileSource
 from experiments.errors import ConfigError, InterruptedRun
+from experiments.strict_json import dump
 from experiments.training import run as engine
 from roadmap import load
 from roadmap.hub import HubNet
+from roadmap.seals import SealError, digest_of
 from tests.experiments.training.runs import BN, LN, ROOT, environment, only_run, result, settings_of, stopping
 
 pytestmark = pytest.mark.numeric
@@ -89,6 +91,79 @@ def test_evaluate_repeats_a_runs_scores(trained: Path, images: Path) -> None:
     assert call("evaluate", trained / "last.safetensors", *here)[1] == said
     code, averaged, _ = call("evaluate", trained, "--weights=ema", *here)
     assert (code, averaged.split()[1]) == (0, f"{record['top1_ema']:.2f}")
+
+
+@pytest.fixture
+def changed(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run whose files a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / trained.name, symlinks=True))
+
+
+def flip(path: Path, place: int = -100) -> None:
+    """Turn over one bit."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export", "push"])
+@pytest.mark.parametrize("name", ["last.safetensors", "config.json", "result.json"])
+def test_a_changed_final_file_is_refused(command: str, name: str, changed: Path, images: Path, tmp_path: Path) -> None:
+    more = {
+        "evaluate": ("--root", images, "--device=cpu"),
+        "predict": (images / "val",),
+        "export": ("--format=hub", "--out", tmp_path / "out"),
+        "push": ("me/mine",),
+    }
+    flip(changed / name)
+    code, said, told = call(command, changed, *more[command])
+    assert (code, said, told.count("\n")) == (5, "", 1)
+    assert told.startswith(f"error: {changed / name}: ")
+
+
+@pytest.mark.parametrize("weights", ["last", "ema"])
+def test_another_runs_weights_are_refused(weights: str, changed: Path) -> None:
+    path = changed / f"{weights}.safetensors"
+    other = "ema" if weights == "last" else "last"
+    path.write_bytes((changed / f"{other}.safetensors").read_bytes())
+    with pytest.raises(SealError, match=f"{weights}.safetensors: is not what result.json sealed"):
+        load(changed, weights=weights)
+    with pytest.raises(SealError):
+        load(path)
+    load(changed, weights=other)
+
+
+def test_what_was_not_there_when_the_run_was_sealed_is_not_the_runs(changed: Path) -> None:
+    record = json.loads((changed / "result.json").read_text())
+    del record["digest"], record["seals"]["ema"]
+    text = dump(record, indent=1)
+    (changed / "result.json").write_bytes(dump(record | {"digest": digest_of(text)}, indent=1))
+    with pytest.raises(SealError, match="was not there when"):
+        load(changed, weights="ema")
+
+
+def test_an_edited_config_is_refused_where_it_is_read(changed: Path, images: Path) -> None:
+    path = changed / "config.yaml"
+    path.write_text(path.read_text().replace("interpolation: bicubic", "interpolation: bilinear"))
+    load(changed)  # which reads config.json
+    code, _, told = call("evaluate", changed, "--root", images, "--device=cpu")
+    assert (code, told) == (5, f"error: {path}: is not what result.json sealed: its SHA-256 differs\n")
+
+
+def test_an_unsealed_run_is_evaluated(changed: Path, images: Path) -> None:
+    """A record from before there were seals."""
+    record = json.loads((changed / "result.json").read_text())
+    (changed / "result.json").write_text(json.dumps({k: v for k, v in record.items() if k not in ("seals", "digest")}))
+    flip(changed / "last.safetensors")
+    assert call("evaluate", changed, "--root", images, "--device=cpu", "--workers=0")[0] == 0
+
+
+def test_a_finished_runs_own_folder_takes_no_export(trained: Path) -> None:
+    before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+    for arguments in (("hub", trained), ("safetensors", trained / "more.safetensors")):
+        code, _, told = call("export", trained, f"--format={arguments[0]}", "--out", arguments[1])
+        assert (code, told.count("\n")) == (2, 1)
+    assert {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()} == before
 
 
 @pytest.mark.parametrize("inside", ["val", "."])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.store.result import VARYING_FIELDS
+from experiments.store.result import comparable
 from experiments.store.run_dir import RunDir
 from tests.conftest import ROOT
 
@@ -20,7 +20,7 @@ SMALL = (
     *("batch.micro=32", "data.train_images=320", "data.eval_images=64"),
 )
 STEPS = "+step=resnet50,stage_ratio,kernel_5,kernel_7,gelu,separate_downsampling"
-NOT_COMPARED = {*VARYING_FIELDS, "study", "git"}
+NOT_COMPARED = {"study", "git"}
 
 
 def command(folder: Path, *overrides: str) -> list[str]:
@@ -43,7 +43,8 @@ def contents(runs_dir: Path) -> dict[str, tuple[object, bytes, bytes]]:
     found = {}
     for path in sorted(runs_dir.glob("*-s*-*")):
         place = RunDir(path)
-        record = {k: v for k, v in json.loads(place.result.read_text()).items() if k not in NOT_COMPARED}
+        record = comparable(json.loads(place.result.read_text()))
+        record = {k: v for k, v in record.items() if k not in NOT_COMPARED}
         found[path.name] = (record, place.metrics.read_bytes(), place.weights.read_bytes())
     return found
 

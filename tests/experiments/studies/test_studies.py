@@ -290,7 +290,7 @@ def seal(run: Settings, **fields: Any) -> None:
     """Leave the record of a run that was never trained."""
     place = RunDir.locate(run)
     place.path.mkdir()
-    place.seal(factory.record("gelu", **fields))
+    place.seal(factory.record("gelu", run_id=run_id(run), **fields))
 
 
 # --- running
@@ -480,10 +480,12 @@ def test_the_newest_record_tells_the_speed(tmp_path: Path) -> None:
     engine.run(runs[0])
     first = RunDir.locate(runs[0])
     record = json.loads(first.result.read_text())
+    del record["seals"], record["digest"]
     for settings, seconds, when in zip(runs, (5.0, 7.0, 6.0), (100, 300, 200), strict=False):
         place = RunDir.locate(settings)
         place.path.mkdir(exist_ok=True)
-        place.result.write_text(json.dumps({**record, "wall_seconds": seconds, "epochs": 2}))
+        own = {"seed": settings.seed, "run_id": run_id(settings)}
+        place.result.write_text(json.dumps({**record, **own, "wall_seconds": seconds, "epochs": 2}))
         os.utime(place.result, (when, when))
     assert recorded(runs, runs[3].replace(recipe=dataclasses.replace(runs[3].recipe, epochs=4))) == 14.0
     assert recorded(runs, settings_for("+step=width", f"runs_dir={tmp_path}")) is None

@@ -15,7 +15,7 @@ import pytest
 from experiments.config.compose import settings_from
 from experiments.config.schema import compose
 from experiments.config.settings import Settings
-from experiments.store.result import VARYING_FIELDS
+from experiments.store.result import comparable
 
 ROOT = Path(__file__).resolve().parents[3]
 BN, LN = "kernel_7", "separate_downsampling"
@@ -82,7 +82,7 @@ def result(run: Path) -> dict[str, Any]:
 
 def fingerprint(run: Path) -> dict[str, str]:
     """Hashes of everything that may not depend on how a run was computed; timing fields and commit apart."""
-    record = {key: value for key, value in result(run).items() if key not in (*VARYING_FIELDS, "git")}
+    record = {key: value for key, value in comparable(result(run)).items() if key != "git"}
     parts = {name: (run / name).read_bytes() for name in ("last.safetensors", "config.json", "metrics.jsonl")}
     parts["result.json"] = json.dumps(record, sort_keys=True).encode()
     return {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
