@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap import UserError
-from roadmap.pipes import quietly
+from roadmap.pipes import quietly, refused
 from roadmap.steps import DEFAULT, roadmap_named
 
 PAPER = "paper"
@@ -66,8 +66,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m analysis
     try:
         return _analyse(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return refused(error)
 
 
 def _analyse(options: argparse.Namespace) -> int:
