@@ -132,9 +132,9 @@ def beside_before(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not (key in before and value == before[key])}
 
 
-def resolved(default: Any) -> Any:
-    """A dataclass field that is no config key: resolving finds its value out."""
-    return field(default=default, metadata=RESOLVED)
+def resolved(default: Any = dataclasses.MISSING, rule: Rule | None = None) -> Any:
+    """A dataclass field that is no config key: resolving finds its value out. A frozen study's file holds it, too."""
+    return field(default=default, metadata=RESOLVED | ({"rule": rule} if rule else {}))
 
 
 def is_resolved(item: "dataclasses.Field[Any]") -> bool:

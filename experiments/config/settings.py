@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from experiments.config.fields import (
-    RESOLVED,
     Choice,
     Each,
     Options,
@@ -48,6 +47,12 @@ AUTOAUGMENT = Pattern(
     ("original", "v0r-mstd0.5", "originalr-mstd1"),
 )
 SPACE = Pattern(r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+", "a space's name: user/space or space", ("me/runs", "runs"))
+# What becomes a part of a folder's name, and a folder: of any letters, since a name may be in any language.
+LONGEST_NAME = 120  # characters; file systems allow about twice as many bytes
+PART_OF_NAME = Pattern(
+    rf"(?!\.)[^/\\\x00-\x1f\x7f-\x9f]{{0,{LONGEST_NAME}}}", f"a name of at most {LONGEST_NAME} characters without a slash"
+)
+PLACE = Pattern(r"[^\x00]+", "the path of a file or folder", ("runs", "out/runs"))
 DEVICE = Pattern(r"auto|cpu|cuda(:\d+)?", "one of: auto, cpu, cuda, cuda:<index>", ("auto", "cpu"))
 
 
@@ -168,7 +173,7 @@ class Data:
 
     name: str = ruled("digits", NAME)
     reader: str = ruled("digits", Choice(tuple(READERS)))
-    root: str | None = None
+    root: str | None = ruled(None, PLACE)
     download: bool = False
     classes: int | None = ruled(10, Range(2, 10**6))  # None: as many as there are class folders
     channels: int = ruled(3, Range(1, 64))
@@ -234,8 +239,8 @@ class Logger:
 class Settings:
     """One run, fully resolved: first what identifies it, then what changes how it runs but not what it computes."""
 
-    design: Design = field(metadata=RESOLVED)
-    regime: str = field(metadata=RESOLVED)
+    design: Design = resolved()
+    regime: str = resolved(rule=PART_OF_NAME)
     recipe: Recipe
     budget: Budget
     batch: Batch
@@ -249,13 +254,13 @@ class Settings:
     replaced: Mapping[str, Any] | None = resolved(
         None
     )  # dotted keys that the changes set -> their values without the changes
-    label: str = resolved("")  # the step, or a canonical name of the set
+    label: str = resolved("", PART_OF_NAME)  # the step, or a canonical name of the set
     init_weights: str | None = resolved(None)  # SHA-256 of the weights that `init_from` names
     study: str | None = resolved(None)  # the study that asked for it first
     lr: float = resolved(0.0)  # peak learning rate after scaling to batch.size
 
-    init_from: str | None = None  # weights to start from: RUN, FILE.safetensors, hf-hub:USER/NAME, timm:NAME
-    runs_dir: str = "runs"
+    init_from: str | None = ruled(None, PLACE)  # weights to start from: RUN, FILE.safetensors, hf-hub:USER/NAME, timm:NAME
+    runs_dir: str = ruled("runs", PLACE)
     rerun: bool = False
     retry_failed: bool = False
     deterministic: bool = False
