@@ -10,16 +10,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from analysis.cache import Cache
 from analysis.planned import Pair, commands_in, orders_in, plans_in
 from analysis.records import COLUMNS, NUMBERS, flatten, located, step_of
 from experiments.errors import StorageError
 from experiments.store.run_dir import read_result
+from experiments.strict_json import read_object
+from experiments.strict_yaml import read_mapping
 from roadmap import UserError
+from roadmap.escape import visible
 from roadmap.steps import DEFAULT, Roadmap
 
+# What using a value of another shape than expected may raise.
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError, UserError)
 _DEPTH = 4  # folders below RUNS that are searched
 _IGNORED = ("studies", "bench", "checkpoints")  # ours, but no runs
 _RUN_FILES = {"config.yaml", "metrics.jsonl", "error.json", "timing.jsonl"}
@@ -27,7 +31,7 @@ _REPORT_FILE = "report.html"  # a folder that holds one is an earlier answer of 
 _COMPARED = "compare.html"  # likewise
 _OWN = (_REPORT_FILE, "runs.csv", "skipped.csv", "further.csv", "figures")
 _OWN_STEMS = ("ladder.", "compare.")
-_RUN_NAME = re.compile(r"(?P<label>.+)-(?P<regime>[a-z]+)-s(?P<seed>\d+)-[0-9a-f]{12}")
+_RUN_NAME = re.compile(r"(?P<label>.+)-(?P<regime>[a-z]+)-s(?P<seed>\d{1,10})-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,12 @@ class Skipped:
     budget: str | None = None
     data: str | None = None
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Make what files and folders said fit to be shown."""
+        for name, value in vars(self).items():
+            if isinstance(value, str):
+                object.__setattr__(self, name, visible(value))
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ def collect(source: str | Path, cache: Path | None = None, road: Roadmap = DEFAU
         if row is None:
             try:
                 flat, text = flatten(path, read_result(Path(found) / "result.json"))
-            except (ValueError, KeyError, TypeError, AttributeError, OSError, UserError) as error:
+            except MALFORMED as error:
                 skipped.append(_named(path, "damaged", _one_line(str(error).replace(f"{found}/", "")), road))
                 continue
             row = tuple(flat[name] for name in COLUMNS)
@@ -155,12 +165,12 @@ def _unfinished(folder: str, path: str, road: Roadmap) -> Skipped:
     if not error.is_file():
         return _named(path, "half done", "no result yet; the same command continues it", road, folder)
     try:
-        content = json.loads(error.read_bytes())
+        content = read_object(error)
         why = str(content.get("message") or content.get("error") or "no message")
         if content.get("machine") is True:
             return _named(path, "half done", _one_line(f"{why}; the same command continues it"), road, folder)
-    except (ValueError, OSError, AttributeError) as problem:
-        why = f"error.json cannot be read: {problem}"
+    except ValueError as problem:
+        why = str(problem).replace(f"{folder}/", "")
     return _named(path, "failed", _one_line(why), road, folder)
 
 
@@ -172,12 +182,12 @@ def _named(path: str, state: str, why: str, road: Roadmap, folder: str | None = 
         facts = {"step": match["label"], "regime": match["regime"], "seed": int(match["seed"])}
     if folder is not None:
         try:
-            config = yaml.safe_load(Path(folder, "config.yaml").read_bytes())
-            for key in ("budget", "data"):
-                facts[key] = config[key]["name"]
+            config = read_mapping(Path(folder, "config.yaml"))
+            told = {key: config[key]["name"] for key in ("budget", "data")}
             if "step" in config:
-                facts["step"] = _step_of(config, road)
-        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+                told["step"] = _step_of(config, road)
+            facts |= {key: value for key, value in told.items() if isinstance(value, str | None)}
+        except MALFORMED:
             pass  # the folder's name has to do
     return Skipped(path, state, why, **facts)
 

@@ -97,6 +97,14 @@ def dump(value: Any, *, indent: int | None = None) -> bytes:
     return text.encode() + b"\n"
 
 
+def number(record: dict[str, Any], key: str, low: float = -math.inf, high: float = math.inf) -> float | None:
+    """The number of a key; None where there is none, something else or one beyond the bounds."""
+    value = record.get(key)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        return None
+    return float(value)
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """A regular file's content. Raises ValueError for anything that is not a file or holds more than `limit` bytes.
 

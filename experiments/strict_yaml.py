@@ -11,7 +11,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYA
 
 
 def read_mapping(path: Path, limit: int = MEBIBYTE) -> dict[str, Any]:
-    """The keys and values in a file. Raises ValueError with one line that names the file (also where it cannot be read).
+    """The keys and values in a file. Raises ValueError with one line that names the file, also one that is not there.
 
     References are refused: they make a small file a large value, or one without an end.
     """

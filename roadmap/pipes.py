@@ -1,4 +1,4 @@
-"""How a program ends: its errors in one line, and quietly when nobody reads stdout, as in `python -m roadmap | head -3`.
+"""How a program ends: its errors in one line, and quietly when nobody reads it, as in `python -m roadmap | head -3`.
 
 Commands that only print end without a word. A training goes on, and its lines are dropped (`without_reader`).
 """

@@ -5,19 +5,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from experiments.config.quoting import command, override
+from experiments.config.settings import Settings
 from experiments.errors import StorageError
+from experiments.store.result import read_result
 from experiments.store.run_dir import RunDir, read_lines
-from experiments.strict_json import MEBIBYTE, read_object
+from experiments.strict_json import MEBIBYTE, number, read_object
+from experiments.strict_yaml import read_mapping
 from experiments.studies import frozen
+from roadmap.escape import visible
 from roadmap.program import train_command
 
 COLUMNS = ("run", "state", "epoch", "top-1", "images/s", "time left", "note")
 NUMBERS = ("epoch", "top-1", "images/s", "time left")
+UNREADABLE = "unreadable"  # of a study's file
+LARGEST = 1e12  # of a count or a time, in seconds, that is shown
+MOST_LETTERS = 1000  # of a message
+AT_REST = ("finished", "diverged", "failed", UNREADABLE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         while True:
             found = rows(options.runs, options.study)
             live.update(as_table(found), refresh=True)
-            if all(row["state"] in ("finished", "diverged", "failed") for row in found):
+            if all(row["state"] in AT_REST for row in found):
                 return 0
             time.sleep(options.watch)
 
@@ -51,6 +60,8 @@ class _Console(Console):
 def rows(runs_dir: Path, study: str | None = None) -> list[dict[str, str]]:
     """What is known of every run: those of the studies first, in their order, then all others.
 
+    A study whose file cannot be read is a row that says why; its runs are among the others.
+
     Raises:
         StorageError: no such folder or study.
     """
@@ -61,21 +72,36 @@ def rows(runs_dir: Path, study: str | None = None) -> list[dict[str, str]]:
     if study and not studies:
         raise StorageError(f"{runs_dir / 'studies'} holds no study that starts with {study!r}")
     for path in studies:
-        for settings in frozen.read_study(path).runs:
+        try:
+            runs = frozen.read_study(path).runs
+        except StorageError as error:
+            blank = dict.fromkeys(COLUMNS, "")
+            found[f"studies/{path.name}"] = blank | {
+                "run": f"studies/{path.name}",
+                "state": UNREADABLE,
+                "note": str(error).removeprefix(f"{path}: "),
+            }
+            continue
+        for settings in runs:
             place = RunDir.locate(settings.replace(runs_dir=str(runs_dir)))
-            again = f"{train_command()} study.file={path} study.run={frozen.run_id(settings)[:12]} runs_dir={runs_dir}"
-            found.setdefault(place.path.name, row(place, settings.recipe.epochs, again))
+            found.setdefault(place.path.name, row(place, settings.recipe.epochs, _again(path, settings, runs_dir)))
     if not study:
         for config in sorted(runs_dir.glob("*/config.yaml")):
             found.setdefault(config.parent.name, row(RunDir(config.parent), _epochs(config), ""))
     return list(found.values())
 
 
+def _again(study: Path, settings: Settings, runs_dir: Path) -> str:
+    """The command that reruns a run of a study."""
+    words = [override("study.file", study), f"study.run={frozen.run_id(settings)[:12]}"]
+    return f"{train_command()} {command([*words, override('runs_dir', runs_dir)])}"
+
+
 def _epochs(config: Path) -> int:
     """The epochs that a run was asked for; 0 where its config cannot be read."""
     try:
-        return int(yaml.safe_load(config.read_text())["recipe"]["epochs"])
-    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError):
+        return int(number(read_mapping(config)["recipe"], "epochs", 0, LARGEST) or 0)
+    except (TypeError, KeyError, ValueError, AttributeError):
         return 0
 
 
@@ -84,14 +110,16 @@ def row(place: RunDir, epochs: int, again: str) -> dict[str, str]:
     state = frozen.live_state(place)
     metrics, timing = _lines(place.metrics), _lines(place.timing)
     done = len(metrics)
-    speed = timing[-1]["images_per_second"] if timing else None
-    per_epoch = timing[-1]["train_seconds"] + timing[-1]["eval_seconds"] if timing else None
-    left = (epochs - done) * per_epoch if per_epoch is not None and state in ("half", "running") else None
+    last = timing[-1] if timing else {}
+    speed, top1 = number(last, "images_per_second", 0, LARGEST), number(metrics[-1], "top1", 0, 100) if done else None
+    seconds = [number(last, key, 0, LARGEST) for key in ("train_seconds", "eval_seconds")]
+    known = state in ("half", "running") and None not in seconds
+    left = (epochs - done) * sum(one for one in seconds if one is not None) if known else None
     return {
         "run": place.path.name,
         "state": state,
         "epoch": f"{done}/{epochs}" if epochs else str(done),
-        "top-1": f"{metrics[-1]['top1']:.2f}" if metrics and metrics[-1].get("top1") is not None else "",
+        "top-1": f"{top1:.2f}" if top1 is not None else "",
         "images/s": f"{speed:.0f}" if speed else "",
         "time left": _clock(left) if left is not None else "",
         "note": _note(place, state, again),
@@ -106,7 +134,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _note(place: RunDir, state: str, again: str) -> str:
-    """Why a run has stopped, where it says so, and how it goes on."""
+    """Why a run has stopped, where it says so, and how it goes on; what is wrong with a record that is damaged."""
+    if state == "damaged":
+        return _damage(place.result)
     if not place.error.exists() or state not in ("failed", "half"):
         return ""
     how = "the same command continues" if state == "half" else f"again: {again} retry_failed=true"
@@ -116,9 +146,17 @@ def _note(place: RunDir, state: str, again: str) -> str:
 def _error(path: Path) -> str:
     try:
         record = read_object(path, MEBIBYTE)
-        return f"{record['type']}: {record['message']}".splitlines()[0]
-    except (ValueError, KeyError):
+        return f"{record['type']}: {record['message']}".splitlines()[0][:MOST_LETTERS]
+    except (ValueError, KeyError, IndexError):
         return "its error.json cannot be read"
+
+
+def _damage(result: Path) -> str:
+    try:
+        read_result(result)
+    except ValueError as error:
+        return str(error).removeprefix(f"{result}: ")
+    return ""  # it has been mended meanwhile
 
 
 def _clock(seconds: float) -> str:
@@ -128,11 +166,11 @@ def _clock(seconds: float) -> str:
 
 
 def as_table(found: list[dict[str, str]]) -> Table:
-    """The rows as a rich table."""
+    """The rows as a rich table; what files say is shown as it is and never taken for markup or for a command."""
     counts = {state: sum(row["state"] == state for row in found) for state in dict.fromkeys(r["state"] for r in found)}
     table = Table(title=", ".join(f"{n} {state}" for state, n in counts.items()) or "no runs", box=None)
     for column in COLUMNS:
         table.add_column(column, overflow="fold", justify="right" if column in NUMBERS else "left")
     for row in found:
-        table.add_row(*(row[column] for column in COLUMNS))
+        table.add_row(*(Text(visible(row[column])) for column in COLUMNS))
     return table

@@ -132,7 +132,7 @@ def beside_before(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not (key in before and value == before[key])}
 
 
-def resolved(default: Any = dataclasses.MISSING, rule: Rule | None = None) -> Any:
+def resolved(default: Any, rule: Rule | None = None) -> Any:
     """A dataclass field that is no config key: resolving finds its value out. A frozen study's file holds it, too."""
     return field(default=default, metadata=RESOLVED | ({"rule": rule} if rule else {}))
 
@@ -160,7 +160,7 @@ def without_none(annotation: Any) -> Any:
     return annotation
 
 
-def _typed(key: str, value: Any, annotation: Any) -> Any:
+def typed(key: str, value: Any, annotation: Any) -> Any:
     """`value` in the annotated type: ints become floats, lists tuples; ConfigError for anything else."""
     wanted = without_none(annotation)
     if value is None:
@@ -170,9 +170,11 @@ def _typed(key: str, value: Any, annotation: Any) -> Any:
     if get_origin(wanted) is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{key}={value!r} must be a list")
-        return tuple(_typed(key, item, get_args(wanted)[0]) for item in value)
-    if dataclasses.is_dataclass(wanted):
-        accepted: Any = wanted
+        return tuple(typed(key, item, get_args(wanted)[0]) for item in value)
+    if isinstance(wanted, types.UnionType):
+        accepted: Any = get_args(wanted)
+    elif dataclasses.is_dataclass(wanted):
+        accepted = wanted
     else:
         accepted = (int, float) if wanted is float else get_origin(wanted) or wanted
     if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
@@ -190,7 +192,7 @@ def check_fields(instance: Any, prefix: str = "") -> None:
     hints = get_type_hints(type(instance))
     for item in dataclasses.fields(instance):
         key = prefix + item.name
-        value = _typed(key, getattr(instance, item.name), hints[item.name])
+        value = typed(key, getattr(instance, item.name), hints[item.name])
         object.__setattr__(instance, item.name, value)
         rule = rule_of(item)
         if rule is not None and value is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from experiments.config.fields import (
+    RESOLVED,
     Choice,
     Each,
     Options,
@@ -50,9 +51,10 @@ SPACE = Pattern(r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+", "a space's name: user/spa
 # What becomes a part of a folder's name, and a folder: of any letters, since a name may be in any language.
 LONGEST_NAME = 120  # characters; file systems allow about twice as many bytes
 PART_OF_NAME = Pattern(
-    rf"(?!\.)[^/\\\x00-\x1f\x7f-\x9f]{{0,{LONGEST_NAME}}}", f"a name of at most {LONGEST_NAME} characters without a slash"
+    rf"(?!\.)[^/\\\x00-\x1f\x7f-\x9f]{{0,{LONGEST_NAME}}}",
+    f"a name of at most {LONGEST_NAME} characters without a slash",
 )
-PLACE = Pattern(r"[^\x00]+", "the path of a file or folder", ("runs", "out/runs"))
+PLACE = Pattern(r"[^\x00\ud800-\udfff]+", "the path of a file or folder, in UTF-8", ("runs", "out/runs"))
 DEVICE = Pattern(r"auto|cpu|cuda(:\d+)?", "one of: auto, cpu, cuda, cuda:<index>", ("auto", "cpu"))
 
 
@@ -239,8 +241,8 @@ class Logger:
 class Settings:
     """One run, fully resolved: first what identifies it, then what changes how it runs but not what it computes."""
 
-    design: Design = resolved()
-    regime: str = resolved(rule=PART_OF_NAME)
+    design: Design = field(metadata=RESOLVED)
+    regime: str = field(metadata=RESOLVED | {"rule": PART_OF_NAME})
     recipe: Recipe
     budget: Budget
     batch: Batch
@@ -259,7 +261,8 @@ class Settings:
     study: str | None = resolved(None)  # the study that asked for it first
     lr: float = resolved(0.0)  # peak learning rate after scaling to batch.size
 
-    init_from: str | None = ruled(None, PLACE)  # weights to start from: RUN, FILE.safetensors, hf-hub:USER/NAME, timm:NAME
+    # weights to start from: RUN, FILE.safetensors, hf-hub:USER/NAME, timm:NAME
+    init_from: str | None = ruled(None, PLACE)
     runs_dir: str = ruled("runs", PLACE)
     rerun: bool = False
     retry_failed: bool = False
