@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +29,7 @@ class Cache:
         self._db: sqlite3.Connection | None = None
         self.rows: dict[str, tuple[Any, ...]] = {}  # path -> (stamp, *row)
         self.settings: dict[str, str] = {}
-        key = _FORMAT + hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:12]
+        key = _FORMAT + hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:12]
         for _ in range(2):
             try:
                 self._open(path, key)

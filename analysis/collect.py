@@ -92,6 +92,9 @@ def collect(source: str | Path, cache: Path | None = None, road: Roadmap = DEFAU
         if stamp is None:
             skipped.append(problem if isinstance(problem, Skipped) else _unfinished(found, path, road))
             continue
+        if not _is_text(path):
+            skipped.append(_named(path, "foreign", "its folder's name is not UTF-8; rename it", road))
+            continue
         row = kept.get(path, stamp)
         from_cache += row is not None
         if row is None:
@@ -112,6 +115,11 @@ def collect(source: str | Path, cache: Path | None = None, road: Roadmap = DEFAU
     planned = commands_in(plans)
     runs["command"] = [planned.get(one, own) for one, own in zip(runs["run_id"], runs["command"], strict=True)]
     return Collection(source, road, runs, tuple(skipped) + doubles, settings, orders_in(plans), from_cache)
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path can be kept and shown: Python holds the bytes of one that is no UTF-8 as halves of pairs."""
+    return os.fsencode(path).decode(errors="replace") == path
 
 
 def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, str | None, Skipped | None]]:

@@ -37,12 +37,12 @@ UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud80
 def make_template(runs: Path) -> None:
     """A small ladder of sealed runs, a failed run and a study, as the program writes them."""
     from experiments.store.run_dir import RunDir
-    from experiments.strict_json import dump
+    from experiments.strict_json import dump, read_object
     from experiments.studies import frozen
 
     factory.write_all(runs, factory.ladder(lambda step: 70.0 + len(step) / 10, seeds=(0, 1), steps=STEPS), metrics=True)
     (source,) = (fleet.ROOT / RECORDED / "studies").glob("leave_one_out-*.json")
-    content = frozen.read_object(source, frozen.STUDY_LIMIT)
+    content = read_object(source, frozen.STUDY_LIMIT)
     sample = next((fleet.ROOT / RECORDED).glob("gelu-*-s0-*"))
     for run in list(runs.iterdir()):
         shutil.copy(sample / "config.yaml", run)

@@ -83,7 +83,7 @@ YAML = (
     b"recipe: {epochs: 1" + b"0" * 400 + b"}\n",
     b"recipe: [epochs]\n",
     b"step: [a]\nchanges: 3\nrecipe: {name: {}}\nbudget: {name: []}\ndata: {name: 3}\n",
-    b"budget: {name: \"\\e[2J\"}\ndata: {name: \"$x^{$\"}\nstep: '=1+1'\n",
+    b'budget: {name: "\\e[2J"}\ndata: {name: "$x^{$"}\nstep: \'=1+1\'\n',
     b"a\n: b: c\n",
 )
 NAMES = (
