@@ -19,6 +19,14 @@ INF = math.inf
 RESOLVED = {"resolved": True}
 
 
+def _is_finite(value: float) -> bool:
+    """Whether a float can hold a number, which may be an integer of any length."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 @dataclass(frozen=True)
 class Range:
     """Finite numbers from `low` to `high`; `open_low` and `open_high` leave out the ends."""
@@ -32,7 +40,7 @@ class Range:
         """Raise ConfigError unless `value` lies in the range."""
         low_ok = self.low < value if self.open_low else self.low <= value
         high_ok = value < self.high if self.open_high else value <= self.high
-        if not (math.isfinite(value) and low_ok and high_ok):
+        if not (low_ok and high_ok and _is_finite(value)):
             raise ConfigError(f"{key}={value} must be {self}")
 
     def __str__(self) -> str:
@@ -96,8 +104,8 @@ class Options:
         """Raise ConfigError unless all names and values are plain."""
         for name, given in value.items():
             for item in given if isinstance(given, list | tuple) else [given]:
-                finite = not isinstance(item, float) or math.isfinite(item)
-                if not isinstance(item, bool | int | float | str | None) or not finite:
+                known = isinstance(item, bool | int | float | str | None)
+                if not known or (isinstance(item, int | float) and not _is_finite(item)):
                     raise ConfigError(f"{key}.{name}={given} must be a finite number, a truth value, a word or a list")
 
 
@@ -180,7 +188,11 @@ def typed(key: str, value: Any, annotation: Any) -> Any:
     if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
         name = getattr(wanted, "__name__", str(wanted))
         raise ConfigError(f"{key}={value!r} must be of type {name}")
-    return float(value) if wanted is float else value
+    if wanted is not float:
+        return value
+    if not _is_finite(value) and isinstance(value, int):
+        raise ConfigError(f"{key} must be a number that a float can hold")
+    return float(value)
 
 
 def check_fields(instance: Any, prefix: str = "") -> None:

@@ -30,6 +30,7 @@ from roadmap.steps import roadmap_named
 # Keys with another type or default in the config than once resolved.
 OPEN = {"precision", "image_size"}
 OPEN_MAPPINGS = ("recipe.opt", "logger.mirrors")
+NO_GROUP = "Config group override must be"  # how a bare ValueError of Hydra begins
 QUOTING = """put a value with blanks, accents or any of ~=[]{},:()$ in two pairs of quotes: 'data.root="/data/a=b"'"""
 
 
@@ -185,11 +186,22 @@ def one_line(error: BaseException) -> str:
     return "; ".join(dict.fromkeys(kept)).replace("full_key: ", "key: ")
 
 
+def check_text(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for an override that is no text: Python holds the bytes of one that is no UTF-8 otherwise."""
+    for override in overrides:
+        if override != override.encode(errors="replace").decode():
+            raise ConfigError(f"{override}: no text in UTF-8")
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn Hydra's and OmegaConf's refusals into ConfigErrors of one line."""
     try:
         yield
+    except ValueError as error:
+        if NO_GROUP not in str(error):
+            raise
+        raise ConfigError(f"{str(error).rstrip('.')}: the name of a file must follow the equals sign") from None
     except (HydraException, OmegaConfBaseException) as error:
         for launcher, extra in LAUNCHERS.items():
             if f"hydra/launcher/{launcher}" in str(error):
@@ -221,6 +233,7 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown key or group, or a value of a wrong type.
     """
+    check_text(overrides)
     with composing():
         config: Any = OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True)
     plain: dict[str, Any] = config

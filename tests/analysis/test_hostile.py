@@ -193,3 +193,9 @@ def test_an_answer_that_cannot_be_written_is_one_line(
     code = quietly(lambda: main(["paper", "--out", str(tmp_path / place), "--formats", "svg"]))
     said = capsys.readouterr().err
     assert code == 5 and said.startswith("error: cannot write ") and said.count("\n") == 1
+
+
+def test_a_ladder_of_which_only_the_first_recipe_was_trained_is_shown(runs: Path) -> None:
+    factory.write(runs, factory.record("resnet50", data="other"))
+    collection = collect(runs)
+    assert len(views_of(collection, groups_of(collection)[0])) == 2

@@ -68,7 +68,7 @@ def checksum(data: Data) -> str:
     def content() -> Iterator[bytes]:
         for split in splits:
             for entries in _listing(root, split).values():
-                yield from (f"{entry.name}\0{entry.size}\n".encode("utf-8", "surrogateescape") for entry in entries)
+                yield from (f"{entry.name}\0{entry.size}\n".encode() for entry in entries)
 
     return hashed(content())
 
@@ -86,9 +86,6 @@ def _root(data: Data) -> Path:
 def _listing(root: Path, split: str) -> dict[str, list[Entry]]:
     """Class name -> its images, all sorted; remembered while no class folder changes."""
     folders = sorted((item for item in os.scandir(root / split) if item.is_dir()), key=lambda item: item.name)
-    for folder in folders:
-        if folder.name != os.fsencode(folder.name).decode(errors="replace"):
-            raise DataError(f"{folder.path}: a class's name must be UTF-8 text, since records hold it; rename it")
     key = (str(root), split, tuple((folder.name, folder.stat().st_mtime_ns) for folder in folders))
     if key not in _listings:
         listing = {folder.name: sorted(_images_in(root, f"{split}/{folder.name}")) for folder in folders}
