@@ -102,7 +102,7 @@ def start() -> None:
     schema.register()
     with schema.refusals():
         options = get_args_parser().parse_args()
-        schema.check_text(options.overrides)
+        schema.check_overrides(options.overrides)
         multirun = options.multirun or asks_for_study(options.overrides)
         if options.cfg == "job" and not options.package:
             show(options.overrides, multirun)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.compose import settings_from
 from experiments.config.quoting import override
-from experiments.config.schema import check_text, compose, composing
+from experiments.config.schema import check_overrides, compose, composing
 from experiments.config.settings import MACHINE_KEYS, Recipe, Settings
 from experiments.errors import ConfigError, StudyError
 from experiments.studies import frozen, lists
@@ -118,7 +118,7 @@ class Asked(NamedTuple):
 
 def study_of(overrides: Sequence[str]) -> Asked:
     """The study that `run.py` would run with these overrides."""
-    check_text(overrides)
+    check_overrides(overrides)
     with composing():
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         fixed = [text for text, item in zip(overrides, parsed, strict=True) if not item.is_sweep_override()]

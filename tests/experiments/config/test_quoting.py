@@ -6,8 +6,10 @@ import subprocess
 
 import pytest
 
+from experiments.config.compose import settings_from
 from experiments.config.quoting import command, override
 from experiments.config.schema import compose
+from roadmap.errors import UserError
 
 LETTERS = "aB1 '\"\\${}[](),:=%!é漢~#;|&<>*?@^`\t\n-+./"
 NAMED = (
@@ -40,3 +42,21 @@ def test_a_shell_hands_the_words_on() -> None:
     assert shlex.split(command(words)) == words
     done = subprocess.run(["sh", "-c", f"printf '%s\\0' {command(words)}"], capture_output=True, text=True, check=True)
     assert done.stdout.split("\0")[:-1] == words
+
+
+REFUSED = (
+    *("data=-1", "budget=False", "data=1e16", "+step=[[]]", "+study=[[]]", "roadmap=[]", "budget='\\0'", "add=[[]]"),
+    *("drop=[[1]]", "runs_dir=/a/\udcff", "+step='\udcff'", "batch.micro=1" + "0" * 400, "recipe.lr=1" + "0" * 400),
+    *("seed=-1" + "0" * 400, "recipe.opt={eps: 1" + "0" * 400 + "}"),
+)
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_an_override_of_another_type_is_one_line(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        settings_from(compose(["device=cpu", text.replace("\\0", "\0")]))
+    assert "\n" not in str(caught.value)
+
+
+def test_names_and_lists_of_names_are_read() -> None:
+    assert compose(["logger=[wandb,tensorboard]", "data='digits'", "+step=gelu"])["step"] == "gelu"
