@@ -12,6 +12,7 @@ from roadmap import UserError
 from roadmap.errors import StorageError
 from roadmap.escape import visible
 from roadmap.pipes import quietly, refused
+from roadmap.program import place
 from roadmap.steps import DEFAULT, roadmap_named
 
 PAPER = "paper"
@@ -21,7 +22,7 @@ CACHE = ".collect.sqlite"
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument(
-        "runs", metavar="RUNS", help=f"the folder with the runs; “{PAPER}” stands for the published numbers"
+        "runs", metavar="RUNS", type=place, help=f"the folder with the runs; “{PAPER}” stands for the published numbers"
     )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, required=True, help="folder for figures, tables and report.html"

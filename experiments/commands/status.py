@@ -19,7 +19,7 @@ from experiments.strict_json import MEBIBYTE, number, read_object
 from experiments.strict_yaml import read_mapping
 from experiments.studies import frozen
 from roadmap.escape import visible
-from roadmap.program import train_command
+from roadmap.program import place, train_command
 
 COLUMNS = ("run", "state", "epoch", "top-1", "images/s", "time left", "note")
 NUMBERS = ("epoch", "top-1", "images/s", "time left")
@@ -31,20 +31,20 @@ AT_REST = ("finished", "diverged", "failed", UNREADABLE)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"), help="runs_dir (default: runs)")
+    parser.add_argument("runs", type=place, nargs="?", default="runs", help="runs_dir (default: runs)")
     parser.add_argument("--study", help="only the runs of this study, by its file's name or the start of it")
     parser.add_argument("--watch", type=float, metavar="SECONDS", help="look again every so often until all is done")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table once, or keep it on the screen; returns the exit code."""
-    console = _Console()
+    console, runs_dir = _Console(), Path(options.runs)
     if options.watch is None:
-        console.print(as_table(rows(options.runs, options.study)))
+        console.print(as_table(rows(runs_dir, options.study)))
         return 0
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            found = rows(options.runs, options.study)
+            found = rows(runs_dir, options.study)
             live.update(as_table(found), refresh=True)
             if all(row["state"] in AT_REST for row in found):
                 return 0
