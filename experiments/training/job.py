@@ -164,9 +164,10 @@ def _check_statistics(settings: Settings, model: nn.Module, frozen: Sequence[nn.
     if settings.batch.micro > 1:
         return
     known = {id(module) for part in frozen for module in part.modules()}
+    modules = dict(model.named_modules())
     plan = plan_network(settings.design, num_classes, settings.data.channels)
     for name, _, positions in walk(plan, settings.train_side):
-        module = model.get_submodule(name)
+        module = modules.get(name)  # none: layer scale is a parameter
         if positions == 1 and isinstance(module, nn.BatchNorm2d) and id(module) not in known:
             raise ConfigError(
                 f"batch.micro=1 leaves BatchNorm a single value per channel at {name} ({settings.train_side} px): use "
