@@ -3,12 +3,16 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from roadmap import UserError
-from roadmap.pipes import quietly
+from roadmap.errors import StorageError
+from roadmap.escape import visible
+from roadmap.pipes import quietly, refused
+from roadmap.program import place
 from roadmap.steps import DEFAULT, roadmap_named
 
 PAPER = "paper"
@@ -17,7 +21,7 @@ PAPER = "paper"
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument(
-        "runs", metavar="RUNS", help=f"the folder with the runs; “{PAPER}” stands for the published numbers"
+        "runs", metavar="RUNS", type=place, help=f"the folder with the runs; “{PAPER}” stands for the published numbers"
     )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, required=True, help="folder for figures, tables and report.html"
@@ -67,8 +71,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m analysis
     try:
         return _analyse(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return refused(error)
 
 
 def _analyse(options: argparse.Namespace) -> int:
@@ -98,7 +101,9 @@ def _analyse(options: argparse.Namespace) -> int:
         chosen = select(collection, options.select)
         if options.compare:
             table = compare(collection, chosen, options.compare)
-            print(write_comparison(table, collection, options.out, size=options.size, formats=formats))
+            with _writing(options.out):
+                text = write_comparison(table, collection, options.out, size=options.size, formats=formats)
+            print(text)
             return 0
         groups, aside = groups_of(collection, chosen)
         alerts += _unknown(chosen)
@@ -120,15 +125,26 @@ def _analyse(options: argparse.Namespace) -> int:
             if not views:
                 raise ConfigError(f"{options.runs}: {why}, and roadmap={road.name} has no published numbers to show")
             alerts.append(f"{options.runs}: {why}; this page shows the published numbers.")
-            print(alerts[-1])
+            print(visible(alerts[-1]))
     links = [(view.title, f"{view.name}/report.html") for view in views[1:]]
     shared = {"collection": collection, "aside": aside, "size": options.size, "formats": formats}
     for i, view in enumerate(views):
         folder = options.out if i == 0 else options.out / view.name
         first = {"others": links, "document": options.document} if i == 0 else {}
-        write_view(view, folder, alerts=alerts, **first, **shared)
-        print(f"{folder / 'report.html'}: {view.title}, {len(view.ladder.measured)} of {len(view.ladder.table)} steps")
+        with _writing(folder):
+            write_view(view, folder, alerts=alerts, **first, **shared)
+        steps = f"{len(view.ladder.measured)} of {len(view.ladder.table)} steps"
+        print(visible(f"{folder / 'report.html'}: {view.title}, {steps}"))
     return 0
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Where the answer is written: what the system refuses is one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {error.filename or folder}: {error.strerror or error}") from None
 
 
 def _unknown(runs: Any) -> list[str]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from analysis import records
 from analysis.planned import Pair, commands_in, orders_in, plans_in
@@ -23,14 +22,18 @@ from experiments.store import cache as stored
 from experiments.store import result
 from experiments.store.cache import Cache, Stamp, stamp_of, version_of
 from experiments.store.result import read_result
+from experiments.strict_json import read_object
+from experiments.strict_yaml import read_mapping
 from roadmap import UserError, seals
 from roadmap.changes import FILES
-from roadmap.files import parsed
+from roadmap.escape import visible
 from roadmap.regimes import REGIMES, regime
 from roadmap.seals import RECORD
 from roadmap.steps import DEFAULT, Roadmap
 
 _SETTINGS = list(COLUMNS).index("settings")
+# What using a value of another shape than expected may raise.
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError, UserError)
 _DEPTH = 4  # folders below RUNS that are searched
 _IGNORED = ("studies", "bench", "checkpoints", "starts")  # ours, but no runs
 _RUN_FILES = {"config.yaml", "metrics.jsonl", "error.json", "timing.jsonl"}
@@ -45,7 +48,7 @@ _VERSION = version_of(records, stored, result, identity, seals) + _MADE_OF
 # What is kept of a folder of runs: [row, whether it is sealed] by path; the nested settings that rows name by hash.
 ROWS, SETTINGS = f"rows@{_VERSION}", f"settings@{_VERSION}"
 _FOREVER = Stamp("", newest=0, taken=time.time_ns())
-_RUN_NAME = re.compile(r"(?P<label>.+)-(?P<regime>[a-z]+)-s(?P<seed>\d+)-[0-9a-f]{12}")
+_RUN_NAME = re.compile(r"(?P<label>.+)-(?P<regime>[a-z]+)-s(?P<seed>\d{1,10})-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,12 @@ class Skipped:
     budget: str | None = None
     data: str | None = None
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Make what files and folders said fit to be shown."""
+        for name, value in vars(self).items():
+            if isinstance(value, str):
+                object.__setattr__(self, name, visible(value))
 
 
 @dataclass(frozen=True)
@@ -102,13 +111,16 @@ def collect(source: str | Path, cache: Path | None = None, road: Roadmap = DEFAU
         if stamp is None:
             skipped.append(problem if isinstance(problem, Skipped) else _unfinished(found, path, road))
             continue
+        if not _is_text(path):
+            skipped.append(_named(path, "foreign", "its folder's name is not UTF-8; rename it", road))
+            continue
         entry = _entry(kept, path, stamp, settings)
         from_cache += entry is not None
         if entry is None:
             try:
                 record = read_result(Path(found) / RECORD)
                 flat, text = flatten(path, record)
-            except (ValueError, KeyError, TypeError, AttributeError, OSError, UserError) as error:
+            except MALFORMED as error:
                 skipped.append(_named(path, "damaged", _one_line(str(error).replace(f"{found}/", "")), road))
                 continue
             entry = [[flat[name] for name in COLUMNS], "seals" in record]
@@ -136,6 +148,11 @@ def _entry(kept: Cache, path: str, stamp: Stamp, settings: dict[str, str]) -> li
         return None
     settings[key] = text
     return entry
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path can be kept and shown: Python holds the bytes of one that is no UTF-8 as halves of pairs."""
+    return os.fsencode(path).decode(errors="replace") == path
 
 
 def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, Stamp | None, Skipped | None]]:
@@ -188,12 +205,12 @@ def _unfinished(folder: str, path: str, road: Roadmap) -> Skipped:
     if not error.is_file():
         return _named(path, "half done", "no result yet; the same command continues it", road, folder)
     try:
-        content = json.loads(error.read_bytes())
+        content = read_object(error)
         why = str(content.get("message") or content.get("error") or "no message")
         if content.get("machine") is True:
             return _named(path, "half done", _one_line(f"{why}; the same command continues it"), road, folder)
-    except (ValueError, OSError, AttributeError) as problem:
-        why = f"error.json cannot be read: {problem}"
+    except ValueError as problem:
+        why = str(problem).replace(f"{folder}/", "")
     return _named(path, "failed", _one_line(why), road, folder)
 
 
@@ -205,12 +222,12 @@ def _named(path: str, state: str, why: str, road: Roadmap, folder: str | None = 
         facts = {"step": match["label"], "regime": match["regime"], "seed": int(match["seed"])}
     if folder is not None:
         try:
-            config = parsed(Path(folder, "config.yaml").read_bytes())
-            for key in ("budget", "data"):
-                facts[key] = config[key]["name"]
+            config = read_mapping(Path(folder, "config.yaml"))
+            told = {key: config[key]["name"] for key in ("budget", "data")}
             if "step" in config:
-                facts["step"] = _step_of(config, road)
-        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError):
+                told["step"] = _step_of(config, road)
+            facts |= {key: value for key, value in told.items() if isinstance(value, str | None)}
+        except MALFORMED:
             pass  # the folder's name has to do
     return Skipped(path, state, why, **facts)
 

@@ -3,16 +3,15 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from experiments.config.quoting import command as quoted
+from roadmap.escape import visible
 from roadmap.program import train_command
 from roadmap.steps import DEFAULT, START
-
-_NEEDS_QUOTES = set("[]{}() ,*&|;<>$")
 
 
 def command(overrides: Iterable[str]) -> str:
     """The command line with these overrides, quoted for a shell."""
-    words = [f"'{word}'" if set(word) & _NEEDS_QUOTES else word for word in overrides]
-    return " ".join([train_command(), *words])
+    return visible(f"{train_command()} {quoted(overrides)}".rstrip())
 
 
 def rebuilt(record: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ import pandas as pd
 from analysis.collect import Collection
 from analysis.gains import DIVERGED, FINISHED, means_of, with_gains
 from analysis.records import whole
-from analysis.tables import plain, signed, top1_text
+from analysis.tables import csv_text, plain, signed, top1_text
+from roadmap.escape import visible
 
 MOST_DIFFERENCES = 6  # that a table names
 _COMPARED = ("design", "recipe", "batch")
@@ -119,8 +120,7 @@ def _row(config: str, over: str | None, runs: pd.DataFrame) -> dict[str, Any]:
 
 def csv_of(table: pd.DataFrame) -> str:
     """Every column, a row per configuration, full precision."""
-    text: str = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    return text
+    return csv_text(table)
 
 
 def cells_of(table: pd.DataFrame, heads: Mapping[str, str]) -> tuple[list[str], list[list[tuple[str, float | None]]]]:
@@ -147,7 +147,7 @@ def _cell(row: Any, column: str) -> tuple[str, float | None]:
 
 def side_by_side(heads: Sequence[str], rows: Sequence[Sequence[tuple[str, float | None]]]) -> str:
     """Columns of text side by side, as wide as they must be, for a terminal."""
-    texts = [list(heads), *([text for text, _ in row] for row in rows)]
+    texts = [list(heads), *([visible(text) for text, _ in row] for row in rows)]
     widths = [max(len(line[i]) for line in texts) for i in range(len(heads))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in texts

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from analysis.page import Section, Table
 from roadmap.errors import UserError
+from roadmap.escape import markdown, markdown_code
 from roadmap.show.markers import names_in, update_file
 
 SUMMARY = "summary"
@@ -32,18 +33,17 @@ def update_document(path: Path, summary: Sequence[str], sections: Sequence[Secti
 
 def markdown_of(section: Section) -> str:
     """Words as a list, then the tables, then the small print."""
-    parts = [_bullets(section.words), *(_table(table) for table in section.tables), *section.notes]
+    parts = [_bullets(section.words), *(_table(table) for table in section.tables), *map(markdown, section.notes)]
     return "\n\n".join(part for part in parts if part)
 
 
 def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {markdown(line)}" for line in lines)
 
 
 def _table(table: Table) -> str:
     def cell(text: str, column: int) -> str:
-        shown = text.replace("|", "\\|")
-        return f"`{shown}`" if column in table.code else shown
+        return markdown_code(text) if column in table.code else markdown(text)
 
     left = {0, *table.text, *table.code, *table.wrap}
     lines = [

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 from analysis.attribution.single import technique_between, techniques_off
 from analysis.collect import Collection, Skipped
 from analysis.records import COLUMNS, bare
+from experiments.config.settings import LONGEST_NAME
 from experiments.errors import ConfigError
 from roadmap.steps import Roadmap
 
@@ -189,7 +191,7 @@ def _group(collection: Collection, runs: pd.DataFrame, other: pd.DataFrame) -> G
     )
     gmacs = f"{runs['gmacs_224'].median():.2g}" if first.matched else ""
     return Group(
-        name=f"{first.regime}-{first.data}-{first.budget}" + (f"-{gmacs}-gmacs" if gmacs else ""),
+        name=_folder_name(f"{first.regime}-{first.data}-{first.budget}" + (f"-{gmacs}-gmacs" if gmacs else "")),
         title=f"{first.data}, regime {first.regime}, budget {first.budget}"
         + (f", widths matched to {gmacs} GMACs" if gmacs else ""),
         regime=first.regime,
@@ -202,6 +204,11 @@ def _group(collection: Collection, runs: pd.DataFrame, other: pd.DataFrame) -> G
         unfinished=unfinished,
         settings=settings,
     )
+
+
+def _folder_name(name: str) -> str:
+    """A name from records as that of a folder beside the report."""
+    return re.sub(r"[^\w.+-]", "_", name).lstrip(".")[:LONGEST_NAME]
 
 
 def _named_apart(groups: list[Group]) -> list[Group]:

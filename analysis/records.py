@@ -5,17 +5,19 @@ import json
 import math
 from collections.abc import Mapping
 from functools import cache, partial
-from typing import Any
+from typing import Any, get_type_hints
 
 import pandas as pd
 
 from analysis.commands import rebuilt
-from experiments.config.fields import before_of
+from experiments.config.fields import before_of, typed
 from experiments.config.settings import Batch, Budget, Data, Recipe
 from experiments.store.origin import changes as changes_of
+from experiments.strict_json import number
 from roadmap import Design, UserError, design_for
 from roadmap.changes import FILES
 from roadmap.design import flags_asked_by
+from roadmap.escape import visible
 from roadmap.regimes import REGIMES
 from roadmap.resolve import idle_in, label_of, steps_at
 from roadmap.steps import DEFAULT, ROADMAPS, Roadmap, in_order
@@ -64,6 +66,9 @@ COLUMNS = {
     "variant": "TEXT",  # hash of what a recipe fixes without the changes: recipe, batch, layer scale, init, drop path
     "settings": "TEXT",  # hash of the record's nested settings, see `settings_of`
 }
+LISTS = ("changes", "idle", "unknown", "without", "command")  # columns that hold many names
+LONGEST_PATH, MOST_LETTERS, LARGEST = 1024, 8192, 1e30  # of a text, of one that lists, of a number
+_TYPES: dict[str, tuple[type, ...]] = {"TEXT": (str,), "INTEGER": (int,), "REAL": (int, float)}
 NUMBERS = tuple(name for name, kind in COLUMNS.items() if kind == "REAL")
 _SAME_NAME = (
     *("run_id", "config_id", "step", "study", "regime", "seed", "epochs", "top1", "top1_best", "top1_ema", "loss"),
@@ -98,10 +103,11 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         idle |= _of_the_width(regime)
     if averaged := "recipe.ema" in (record.get("replaced") or {}) and record["top1_ema"] is not None:
         row |= {"top1": record["top1_ema"], "top1_best": None}  # the best epoch is only known of the last weights
-    git, starts = record.get("git") or {}, record.get("starts") or []
+    git, starts = record["git"], record.get("starts") or []
     settings = {key: record.get(key) for key in (*_SECTIONS, *_OPTIONAL, "versions")}
     settings |= {key: _aged(values, key) for key in _SECTIONS if (values := settings[key]) is not None}
     text = _canonical(settings)
+    _check_sections(text)
     row |= {
         "path": path,
         "label": record.get("label") or record["step"] or ("+".join(changes) if unknown else label_of(changes)),
@@ -123,7 +129,39 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         "variant": _hash(_canonical(bare(settings))),
         "settings": _hash(text),
     }
-    return row, text
+    return _checked(row), text
+
+
+def _checked(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its text fit to be shown. Raises ValueError where a column holds what is not of its type."""
+    for name, value in row.items():
+        kind, most = COLUMNS[name], MOST_LETTERS if name in LISTS else LONGEST_PATH
+        if value is None:
+            continue
+        if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):
+            raise ValueError(f"{name} is a {type(value).__name__} instead of {kind.lower()}")
+        if isinstance(value, str):
+            if len(value) > most:
+                raise ValueError(f"{name} has {len(value)} letters, more than {most}")
+            row[name] = value if name == "path" else visible(value)
+        elif number(row, name, -LARGEST, LARGEST) is None:
+            raise ValueError(f"{name}={value} is beyond what a run can have")
+    return row
+
+
+@cache
+def _check_sections(text: str) -> None:
+    """Raise ConfigError where a setting of a record has another type than ours has."""
+    settings = json.loads(text)
+    for section, cls in _SECTIONS.items():
+        for key, hint in get_type_hints(cls).items():
+            if settings[section] is not None and key in settings[section]:
+                typed(f"{section}.{key}", settings[section][key], hint)
+    for name, value in (settings["replaced"] or {}).items():
+        section, _, key = name.partition(".")
+        hints = get_type_hints(_SECTIONS[section]) if section in _SECTIONS else {}
+        if key in hints:
+            typed(f"replaced.{name}", value, hints[key])
 
 
 def located(runs: pd.DataFrame, road: Roadmap) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.collect import Skipped
 from analysis.ladder import Ladder
 from analysis.theme import number
+from roadmap.escape import csv_cell, latex, markdown
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,13 @@ def csv_of(ladder: Ladder) -> str:
     """Every column of the ladder, a row per step, full precision; "parent" is the step that the gain is over."""
     frame = ladder.table.copy()
     frame.insert(2, "regime", ladder.regime)
-    text: str = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return csv_text(frame)
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A frame as CSV: numbers with six digits, and text that no spreadsheet takes for a formula."""
+    safe = frame.map(lambda value: csv_cell(value) if isinstance(value, str) else value)
+    text: str = safe.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     return text
 
 
@@ -105,41 +112,22 @@ def markdown_of(ladder: Ladder, columns: tuple[Column, ...] = COLUMNS) -> str:
     columns = columns_of(ladder, columns)
     lines = ["| " + " | ".join(c.head for c in columns) + " |", "|" + "---|" + "---:|" * (len(columns) - 1)]
     for row in ladder.table.itertuples():
-        lines.append("| " + " | ".join(c.text(row).replace("|", "\\|") for c in columns) + " |")
-    return "\n".join([*lines, *(f"\n{note}" for note in ladder.notes)]) + "\n"
-
-
-_TEX = {
-    "&": r"\&",
-    "%": r"\%",
-    "#": r"\#",
-    "_": r"\_",
-    "→": r"$\rightarrow$",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "–": "--",
-    "…": r"\dots",
-}
-
-
-def _tex(text: str) -> str:
-    first, *rest = text.split('"')  # straight quotes in pairs become ``...''
-    quoted = first + "".join(("``" if i % 2 == 0 else "''") + part for i, part in enumerate(rest))
-    return "".join(_TEX.get(letter, letter) for letter in quoted)
+        lines.append("| " + " | ".join(markdown(c.text(row)) for c in columns) + " |")
+    return "\n".join([*lines, *(f"\n{markdown(note)}" for note in ladder.notes)]) + "\n"
 
 
 def latex_of(ladder: Ladder, columns: tuple[Column, ...] = COLUMNS) -> str:
     """A LaTeX tabular with booktabs rules and a thin rule between the sections."""
     columns = columns_of(ladder, columns)
     lines = [r"% needs \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}", r"\toprule"]
-    lines += [" & ".join(_tex(c.head) for c in columns) + r" \\", r"\midrule"]
+    lines += [" & ".join(latex(c.head) for c in columns) + r" \\", r"\midrule"]
     section = ladder.table["section"].iloc[0]
     for row in ladder.table.itertuples():
         if row.section != section:
             section = row.section
             lines.append(r"\midrule")
-        lines.append(" & ".join(_tex(c.text(row)) for c in columns) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {_tex(note)}" for note in ladder.notes)]) + "\n"
+        lines.append(" & ".join(latex(c.text(row)) for c in columns) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {latex(note)}" for note in ladder.notes)]) + "\n"
 
 
 def cells_of(
@@ -158,12 +146,10 @@ def cells_of(
 
 def runs_csv(runs: pd.DataFrame) -> str:
     """The runs behind a ladder, a row each."""
-    text: str = runs.drop(columns=["settings"]).to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    return text
+    return csv_text(runs.drop(columns=["settings"]))
 
 
 def skipped_csv(skipped: Sequence[Skipped]) -> str:
     """What gave no number and why, a row each."""
     frame = pd.DataFrame([vars(item) for item in skipped], columns=[item.name for item in fields(Skipped)])
-    text: str = frame.to_csv(index=False, lineterminator="\n")
-    return text
+    return csv_text(frame)

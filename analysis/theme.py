@@ -82,6 +82,7 @@ def _settings(size: Size) -> dict[str, Any]:
         "svg.fonttype": "path",
         "svg.hashsalt": "roadmap",  # the same figure gives the same bytes
         "pdf.fonttype": 42,
+        "text.parse_math": False,  # a label is text, whatever it is made of
         "figure.dpi": size.dpi,
         "savefig.facecolor": "white",
     }

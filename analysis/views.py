@@ -24,9 +24,11 @@ from analysis.ladder import Ladder, ladder_of, paper_ladder
 from analysis.records import bare
 from analysis.speeds import NO_SPEEDS, Speeds
 from experiments.store.run_dir import RunDir, read_lines
+from experiments.strict_json import number
 from roadmap.seals import check
 from roadmap.steps import DEFAULT, Roadmap
 
+MOST_EPOCHS = 100_000  # as recipe.epochs
 MOST_CONTEXTS = 16  # more fill no figure; the page's table has all
 
 
@@ -148,10 +150,15 @@ def _curves(source: Path, group: Group) -> pd.DataFrame | None:
             metrics = RunDir(source / run.path).metrics
             check(metrics)
             lines = read_lines(metrics)
-            key = "top1_ema" if run.averaged else "top1"
-            rows += [(run.step, line["epoch"], line[key]) for line in lines if line.get(key) is not None]
-        except (ValueError, KeyError, OSError):
+        except (ValueError, OSError):
             continue  # the curve is a picture beside the result; the result itself is whole
+        for line in lines:
+            epoch, top1 = (
+                number(line, "epoch", 0, MOST_EPOCHS),
+                number(line, "top1_ema" if run.averaged else "top1", 0, 100),
+            )
+            if epoch is not None and top1 is not None:
+                rows.append((run.step, epoch, top1))
     frame = pd.DataFrame(rows, columns=["step", "epoch", "top1"])
     return frame.groupby(["step", "epoch"], as_index=False).mean() if len(frame) else None
 
@@ -232,8 +239,8 @@ def _attribution_figures(view: View, found: Attribution, caption: str) -> Iterat
             "Kernel sizes in several networks",
             lambda size: kernels_figure(kernels, caption=f"{caption} Intervals: 95 %.", size=size),
         )
-    for number, (name, effects) in enumerate(found.techniques.items(), start=1):
-        yield Named(f"techniques-{number}", f"Techniques: {name}", _techniques(name, effects, caption))
+    for place, (name, effects) in enumerate(found.techniques.items(), start=1):
+        yield Named(f"techniques-{place}", f"Techniques: {name}", _techniques(name, effects, caption))
 
 
 def _techniques(name: str, effects: Effects, caption: str) -> Callable[[str], Figure]:

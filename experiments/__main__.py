@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from roadmap.errors import UserError
-from roadmap.pipes import quietly
+from roadmap.pipes import quietly, refused
 
 # name -> (module with `add_arguments(parser)` and `run(options) -> exit code`, one line of help)
 COMMANDS = {
@@ -54,8 +54,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m experime
         options = _options(_parser(chosen, prog), arguments)
         code: int = importlib.import_module(COMMANDS[options.command][0]).run(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return refused(error)
     return code
 
 

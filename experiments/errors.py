@@ -1,9 +1,12 @@
 """Exit codes of `run.py` and `python -m experiments`, one class each (the README lists them).
 
-0 is success, 1 is a bug (with its traceback), 2 a bad setting; the classes below are the rest.
+0 is success, 1 is a bug (with its traceback), 2 a bad setting; the classes below are the rest. Those that every
+program may meet are of `roadmap.errors`.
 """
 
-from roadmap.errors import UserError
+from roadmap.errors import ResourceError, StorageError, UserError
+
+__all__ = ["ResourceError", "StorageError"]
 
 
 class ConfigError(UserError):
@@ -22,15 +25,6 @@ class DivergedError(UserError):
     """The loss stopped being finite; the run is sealed as diverged."""
 
     exit_code = 4
-
-
-class StorageError(UserError):
-    """The run directory cannot be written or read: no space, no permission, an I/O error, a damaged record.
-
-    Or a file of the data cannot be read at the moment, which is the machine's fault too.
-    """
-
-    exit_code = 5
 
 
 class ClaimedError(UserError):
@@ -55,12 +49,6 @@ class StudyError(UserError):
     """A study has ended with runs that failed, diverged or are still to be done."""
 
     exit_code = 9
-
-
-class ResourceError(UserError):
-    """Memory ran out, or the system killed a data worker."""
-
-    exit_code = 10
 
 
 class InterruptedRun(UserError):

@@ -1,13 +1,20 @@
-"""JSON that cannot surprise: bounded in size, no NaN, no duplicate keys, one-line errors, one canonical form."""
+"""JSON that cannot surprise: bounded in size, depth and numbers, no NaN, no duplicate keys, one canonical form.
+
+Every error is one line.
+"""
 
 import json
 import math
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
 
 MEBIBYTE = 1 << 20
+DEPTH = 64  # lists and objects inside each other; a record holds three, and what walks a deeper one may not return
+LARGEST_INT = 2**63 - 1  # what sqlite, numpy and pandas hold, too
+_HALF_A_LETTER = re.compile(rb"\\u[dD][89a-fA-F]")  # a surrogate: half of a pair, or no text at all
 
 
 def _refuse_constant(text: str) -> Any:
@@ -21,6 +28,13 @@ def _finite(text: str) -> float:
     return value
 
 
+def _bounded(text: str) -> int:
+    value = int(text) if len(text) <= 20 else LARGEST_INT + 1
+    if abs(value) > LARGEST_INT:
+        raise ValueError(f"holds the number {text[:20]}..., which 64 bits cannot hold")
+    return value
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) != len(pairs):
@@ -28,12 +42,46 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def parse(data: bytes) -> Any:
-    """The value of one JSON text. Raises ValueError with one line for anything else, a NaN or a duplicate key."""
+def _check_depth(value: Any) -> None:
+    """Level by level, since a function that calls itself may not return from a deep value."""
+    level = [value]
+    for _ in range(DEPTH):
+        level = [item for one in level if isinstance(one, dict | list) for item in _inside(one)]
+        if not level:
+            return
+    raise ValueError("is nested too deeply")
+
+
+def _inside(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _check_text(value: Any) -> None:
     try:
-        return json.loads(
-            data.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no text") from None
+
+
+def parse(data: bytes) -> Any:
+    """The value of one JSON text.
+
+    Raises ValueError with one line for anything else, a NaN, a duplicate key, an integer beyond 64 bits, text that no
+    file can hold and more than DEPTH levels.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_bounded,
+            object_pairs_hook=_unique,
         )
+        if data.count(b"[") + data.count(b"{") > DEPTH:
+            _check_depth(value)
+        if _HALF_A_LETTER.search(data):
+            _check_text(value)
+        return value
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     except UnicodeDecodeError:
@@ -47,6 +95,14 @@ def dump(value: Any, *, indent: int | None = None) -> bytes:
     separators = (",", ":") if indent is None else (",", ": ")
     text = json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=indent, separators=separators)
     return text.encode() + b"\n"
+
+
+def number(record: dict[str, Any], key: str, low: float = -math.inf, high: float = math.inf) -> float | None:
+    """The number of a key; None where there is none, something else or one beyond the bounds."""
+    value = record.get(key)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        return None
+    return float(value)
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

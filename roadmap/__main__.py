@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from roadmap.errors import UserError
-from roadmap.pipes import quietly
+from roadmap.pipes import quietly, refused
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m roadmap") -> int:
@@ -14,8 +14,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m roadmap"
 
         run(arguments, prog)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return refused(error)
     return 0
 
 

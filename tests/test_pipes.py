@@ -1,5 +1,7 @@
 """Commands whose output nobody reads to its end: `... | head -1`."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +71,63 @@ def test_a_pipe_that_breaks_elsewhere_is_an_error() -> None:
 
     with pytest.raises(BrokenPipeError, match="a worker's"):
         quietly(main)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "help"])  # argparse drops the error
+def test_a_full_disk_behind_stdout_is_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, *COMMANDS[name]]
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (5, "error: No space left on device\n")
+
+
+@pytest.mark.parametrize("name", ["roadmap", "status", "analysis", "run --help"])
+def test_a_command_whose_output_was_closed_does_its_work(name: str, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    command = ["sh", "-c", '"$@" >&- 2>&-', "sh", sys.executable, *COMMANDS[name]]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+    assert (tmp_path / "report" / "report.html").exists() == (name == "analysis")
+
+
+REFUSALS: dict[str, tuple[Exception, int, str]] = {
+    "disk": (OSError(errno.ENOSPC, "No space left", "/r/f"), 5, "/r/f: No space left"),
+    "name": (OSError(errno.ENAMETOOLONG, "File name too long", "/r/f"), 5, "/r/f: File name too long"),
+    "folder": (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/r/f"), 5, "/r/f: Not a directory"),
+    "right": (PermissionError(errno.EACCES, "Permission denied", "/r/f"), 5, "/r/f: Permission denied"),
+    "a name that moves the cursor": (OSError(errno.EIO, "I/O error", "\x1b[2J"), 5, "\\x1b[2J: I/O error"),
+    "memory": (MemoryError(), 10, "memory ran out (MemoryError)"),
+    "memory, C++": (RuntimeError("std::bad_alloc"), 10, "memory ran out (std::bad_alloc)"),
+    "memory, torch": (
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1]\nDefaultCPUAllocator: not enough memory: you tried 9 bytes."),
+        10,
+        "memory ran out (DefaultCPUAllocator: not enough memory: you tried 9 bytes.)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_the_machine_refuses_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error, code, line = REFUSALS[name]
+
+    def main() -> int:
+        raise error
+
+    assert quietly(main) == code
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "gone", "f"), OSError("no number"), ValueError("x")])
+def test_a_bug_keeps_its_traceback(error: Exception) -> None:
+    def main() -> int:
+        raise error
+
+    with pytest.raises(type(error)):
+        quietly(main)
+
+
+def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
+    code = "from roadmap.pipes import quietly; quietly(lambda: print('\\udcff', 'é'))"
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "\\udcff \\xe9\n"

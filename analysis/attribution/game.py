@@ -94,10 +94,12 @@ def game_of(
     """
     base = tuple(name for name in road.root.changes if name not in idle)
     rows = runs.assign(set=[tuple(text.split("+")) if text else () for text in runs["changes"]])
-    rows = rows[[set(base) <= set(one) for one in rows["set"]]]
+    rows = rows[rows["set"].map(lambda one: set(base) <= set(one)).astype(bool)]
     rows = rows.assign(set=[tuple(name for name in one if name not in base) for one in rows["set"]])
     if players is not None:
-        rows = rows[[set(one) <= set(players) for one in rows["set"]]]
+        rows = rows[rows["set"].map(lambda one: set(one) <= set(players)).astype(bool)]
+    if not len(rows):
+        return None
     lost = frozenset(rows.loc[rows["status"] == "diverged", "set"])
     finished = rows[(rows["status"] == "finished") & ~rows["set"].map(lost.__contains__)]
     if not len(finished):

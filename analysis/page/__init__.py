@@ -12,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from analysis.theme import freeze
+from roadmap.escape import visible
 
 _HERE = Path(__file__).parent
 _VERDICTS = ("gain", "loss", "diverged")
@@ -61,6 +62,13 @@ def data_uri(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def _shown(value: object) -> object:
+    """What a page is given: text without what cannot be seen. Markup is ours, and its lines stay."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(visible(line) for line in value.split("\n"))
+
+
 def render(
     *,
     title: str,
@@ -72,7 +80,7 @@ def render(
 ) -> str:
     """The page as HTML. Every text is escaped: run records may hold anything."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, loader=jinja2.FileSystemLoader(_HERE)
+        autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined, loader=jinja2.FileSystemLoader(_HERE)
     )
     return environment.get_template("page.html.j2").render(
         title=title,

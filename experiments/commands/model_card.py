@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from roadmap.escape import markdown, markdown_code
+
 CARD = """---
 library_name: timm
 pipeline_tag: image-classification
@@ -56,11 +58,12 @@ def card(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
         f"A network on the road from ResNet to ConvNeXt (regime {regime or 'unknown'}), with these changes to "
         f"its first network: {changes}."
     )
-    facts = [("architecture", f"`{config['architecture']}`"), ("classes", config["num_classes"])]
+    facts = [("architecture", markdown_code(str(config["architecture"]))), ("classes", config["num_classes"])]
     facts += [("evaluated on images of", " x ".join(map(str, config["pretrained_cfg"]["input_size"])))]
     facts += _of_record(record) if record else []
     rows = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts)]
-    return CARD.format(title=f"{name} ({regime})" if regime else name, what=what, facts="\n".join(rows))
+    title = f"{name} ({regime})" if regime else name
+    return CARD.format(title=markdown(title), what=markdown(what), facts="\n".join(rows))
 
 
 def _of_record(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -70,9 +73,9 @@ def _of_record(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
     recipe, data = record["recipe"], record["data"]
     trained = f"{recipe['name']}, budget {record['budget']['name']}, {record['epochs']} epochs, seed {record['seed']}"
     rows = [
-        ("data", data["name"]),
+        ("data", markdown(data["name"])),
         ("accuracy", f"top-1 {record['top1']:.2f} %{top5}{averaged} (n = {record.get('eval_size', 'unknown')} images)"),
-        ("recipe", trained),
+        ("recipe", markdown(trained)),
         ("parameters", f"{record['params'] / 1e6:.2f} M"),
         ("GMACs", f"{record['gmacs']:.3f}"),
         ("run", f"`{record['run_id']}`"),
@@ -81,7 +84,7 @@ def _of_record(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
     if step and "." not in step and not record.get("init_from"):
         command = [f"python run.py +step={step}", f"regime={record['regime']}", f"data={data['name']}"]
         command += [f"budget={record['budget']['name']}", f"seed={record['seed']}"]
-        rows.append(("trained by", f"`{' '.join(command)}` and what `config.yaml` of the run says beside"))
+        rows.append(("trained by", f"{markdown_code(' '.join(command))} and what `config.yaml` of the run says beside"))
     if record.get("init_from"):
         rows.append(("started from weights", f"`{record['init_from']}` (SHA-256)"))
     return rows

@@ -16,6 +16,7 @@ from experiments.data.decode import UnreadableImage, opened
 from experiments.data.readers.folder import SUFFIXES
 from experiments.errors import ConfigError, DataError
 from experiments.runtime.device import pick_device
+from roadmap.escape import csv_cell, visible
 from roadmap.network import RoadmapNet
 
 
@@ -47,10 +48,11 @@ def run(options: argparse.Namespace) -> int:
     for path, guesses in predictions(model, paths, options.top, options.batch, device):
         if isinstance(guesses, UnreadableImage):
             broken += 1
-            print(f"{path}: {guesses}", file=sys.stderr)
+            print(visible(f"{path}: {guesses}"), file=sys.stderr)
             continue
-        print(f"{path}  " + "  ".join(f"{guess.name} {guess.probability:.3f}" for guess in guesses))
-        rows += [(path, rank, *guess) for rank, guess in enumerate(guesses, start=1)]
+        print(visible(f"{path}  " + "  ".join(f"{guess.name} {guess.probability:.3f}" for guess in guesses)))
+        for rank, guess in enumerate(guesses, start=1):
+            rows.append((csv_cell(str(path)), rank, csv_cell(guess.name), guess.probability))
     if options.csv:
         with options.csv.open("w", newline="") as file:
             csv.writer(file).writerows([("image", "rank", "class", "probability"), *rows])

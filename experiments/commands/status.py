@@ -6,22 +6,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from experiments.config import identity
+from experiments.config.quoting import command, override
 from experiments.errors import StorageError
 from experiments.store import cache, result
 from experiments.store.cache import Cache, cache_file, stamp_of, version_of
 from experiments.store.result import read_result
 from experiments.store.run_dir import RunDir, known_by, read_lines
-from experiments.strict_json import MEBIBYTE, read_object
+from experiments.strict_json import MEBIBYTE, number, read_object
+from experiments.strict_yaml import read_mapping
 from experiments.studies import frozen
 from roadmap import seals
-from roadmap.files import parsed
-from roadmap.program import train_command
+from roadmap.escape import visible
+from roadmap.program import place, train_command
 
 COLUMNS = ("run", "state", "epoch", "top-1", "images/s", "time left", "note")
 _VERSION = version_of(cache, frozen, identity, result, seals)
@@ -29,11 +31,15 @@ _VERSION = version_of(cache, frozen, identity, result, seals)
 ENDED, ASKED, PLANNED = (f"{kind}@{_VERSION}" for kind in ("ended", "asked", "planned"))
 UNSEALED = "unsealed: recorded before there were seals"
 NUMBERS = ("epoch", "top-1", "images/s", "time left")
+UNREADABLE = "unreadable"  # of a study's file
+LARGEST = 1e12  # of a count or a time, in seconds, that is shown
+MOST_LETTERS = 1000  # of a message
+AT_REST = ("finished", "diverged", "failed", UNREADABLE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"), help="runs_dir (default: runs)")
+    parser.add_argument("runs", type=place, nargs="?", default="runs", help="runs_dir (default: runs)")
     parser.add_argument("--study", help="only the runs of this study, by its file's name or the start of it")
     parser.add_argument(
         "--no-cache", action="store_true", help="read every file anew and keep nothing for the next look"
@@ -43,15 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the table once, or keep it on the screen; returns the exit code."""
-    console, kept = _Console(), None if options.no_cache else cache_file(options.runs)
+    runs_dir = Path(options.runs)
+    console, kept = _Console(), None if options.no_cache else cache_file(runs_dir)
     if options.watch is None:
-        console.print(as_table(rows(options.runs, options.study, kept)))
+        console.print(as_table(rows(runs_dir, options.study, kept)))
         return 0
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            found = rows(options.runs, options.study, kept)
+            found = rows(runs_dir, options.study, kept)
             live.update(as_table(found), refresh=True)
-            if all(row["state"] in ("finished", "diverged", "failed") for row in found):
+            if all(row["state"] in AT_REST for row in found):
                 return 0
             time.sleep(options.watch)
 
@@ -64,6 +71,8 @@ class _Console(Console):
 
 def rows(runs_dir: Path, study: str | None = None, cache_path: Path | None = None) -> list[dict[str, str]]:
     """What is known of every run: those of the studies first, in their order, then all others.
+
+    A study whose file cannot be read is a row that says why; its runs are among the others.
 
     Args:
         runs_dir: the folder of runs.
@@ -81,10 +90,14 @@ def rows(runs_dir: Path, study: str | None = None, cache_path: Path | None = Non
     if study and not studies:
         raise StorageError(f"{runs_dir / 'studies'} holds no study that starts with {study!r}")
     for path in studies:
-        for label, own, run_id, epochs in _planned(path, kept):
+        try:
+            planned = _planned(path, kept)
+        except StorageError as error:
+            found[f"studies/{path.name}"] = _unreadable(path, error)
+            continue
+        for label, own, run_id, epochs in planned:
             place = RunDir.named(runs_dir, label, own)
-            again = f"{train_command()} study.file={path} study.run={run_id} runs_dir={runs_dir}"
-            found.setdefault(place.path.name, row(place, epochs, again, kept))
+            found.setdefault(place.path.name, row(place, epochs, _again(path, run_id, runs_dir), kept))
     if not study:
         for config in sorted(runs_dir.glob("*/config.yaml")):
             if config.parent.name not in found:
@@ -104,6 +117,17 @@ def _planned(path: Path, kept: Cache) -> list[tuple[str, str, str, int]]:
     return found
 
 
+def _unreadable(path: Path, error: StorageError) -> dict[str, str]:
+    note = str(error).removeprefix(f"{path}: ")
+    return dict.fromkeys(COLUMNS, "") | {"run": f"studies/{path.name}", "state": UNREADABLE, "note": note}
+
+
+def _again(study: Path, run_id: str, runs_dir: Path) -> str:
+    """The command that reruns a run of a study."""
+    words = [override("study.file", study), f"study.run={run_id}", override("runs_dir", runs_dir)]
+    return f"{train_command()} {command(words)}"
+
+
 def row(place: RunDir, epochs: int | None, again: str, kept: Cache) -> dict[str, str]:
     """One run as text.
 
@@ -119,10 +143,11 @@ def row(place: RunDir, epochs: int | None, again: str, kept: Cache) -> dict[str,
     state = frozen.live_state(place)
     metrics, timing = _lines(place.metrics), _lines(place.timing)
     done = len(metrics)
-    speed = timing[-1]["images_per_second"] if timing else None
-    per_epoch = timing[-1]["train_seconds"] + timing[-1]["eval_seconds"] if timing else None
-    left = (epochs - done) * per_epoch if per_epoch is not None and state in ("half", "running") else None
-    top1 = metrics[-1].get("top1") if metrics else None
+    last = timing[-1] if timing else {}
+    speed, top1 = number(last, "images_per_second", 0, LARGEST), number(metrics[-1], "top1", 0, 100) if done else None
+    seconds = [number(last, key, 0, LARGEST) for key in ("train_seconds", "eval_seconds")]
+    known = state in ("half", "running") and None not in seconds
+    left = (epochs - done) * sum(one for one in seconds if one is not None) if known else None
     return _row(place, state, done, epochs, top1, speed, left, _note(place, state, again))
 
 
@@ -149,8 +174,8 @@ def _epochs(place: RunDir, kept: Cache) -> int:
     found: int | None = kept.get(ASKED, name, stamp)
     if found is None:
         try:
-            found = int(parsed(place.config.read_bytes())["recipe"]["epochs"])
-        except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError, RecursionError):
+            found = int(number(read_mapping(place.config)["recipe"], "epochs", 0, LARGEST) or 0)
+        except (TypeError, KeyError, ValueError, AttributeError):
             return 0
         kept.put(ASKED, name, stamp, found)
     return found
@@ -185,7 +210,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _note(place: RunDir, state: str, again: str) -> str:
-    """Why a run has stopped, where it says so, and how it goes on."""
+    """Why a run has stopped, where it says so, and how it goes on; what is wrong with a record that is damaged."""
+    if state == "damaged":
+        return _damage(place.result)
     if not place.error.exists() or state not in ("failed", "half"):
         return ""
     how = "the same command continues" if state == "half" else f"again: {again} retry_failed=true"
@@ -195,9 +222,17 @@ def _note(place: RunDir, state: str, again: str) -> str:
 def _error(path: Path) -> str:
     try:
         record = read_object(path, MEBIBYTE)
-        return f"{record['type']}: {record['message']}".splitlines()[0]
-    except (ValueError, KeyError):
+        return f"{record['type']}: {record['message']}".splitlines()[0][:MOST_LETTERS]
+    except (ValueError, KeyError, IndexError):
         return "its error.json cannot be read"
+
+
+def _damage(result: Path) -> str:
+    try:
+        read_result(result)
+    except ValueError as error:
+        return str(error).removeprefix(f"{result}: ")
+    return ""  # it has been mended meanwhile
 
 
 def _clock(seconds: float) -> str:
@@ -207,11 +242,11 @@ def _clock(seconds: float) -> str:
 
 
 def as_table(found: list[dict[str, str]]) -> Table:
-    """The rows as a rich table."""
+    """The rows as a rich table; what files say is shown as it is and never taken for markup or for a command."""
     counts = {state: sum(row["state"] == state for row in found) for state in dict.fromkeys(r["state"] for r in found)}
     table = Table(title=", ".join(f"{n} {state}" for state, n in counts.items()) or "no runs", box=None)
     for column in COLUMNS:
         table.add_column(column, overflow="fold", justify="right" if column in NUMBERS else "left")
     for row in found:
-        table.add_row(*(row[column] for column in COLUMNS))
+        table.add_row(*(Text(visible(row[column])) for column in COLUMNS))
     return table

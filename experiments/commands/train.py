@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.config.hydra_versions import VERSION_BASE
 from experiments.errors import ConfigError, InterruptedRun
 from experiments.runtime.imports import imports_kept
-from roadmap.errors import UserError
+from roadmap.errors import UserError, of_machine
+from roadmap.escape import visible
 from roadmap.files import CONF, use_config_dir
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def in_multirun() -> bool:
 def say(line: str) -> None:
     """Print one line to stderr, once per run: of several ranks only the first speaks."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr)
+        print(visible(line), file=sys.stderr)
 
 
 def train(config: DictConfig) -> dict[str, Any]:
@@ -101,6 +102,7 @@ def start() -> None:
     schema.register()
     with schema.refusals():
         options = get_args_parser().parse_args()
+        schema.check_overrides(options.overrides)
         multirun = options.multirun or asks_for_study(options.overrides)
         if options.cfg == "job" and not options.package:
             show(options.overrides, multirun)
@@ -137,6 +139,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         raise
-    except Exception:
+    except Exception as error:
+        if of_machine(error) is not None:
+            raise  # roadmap.pipes says it in one line
         traceback.print_exc()
         sys.exit(BUG)

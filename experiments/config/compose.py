@@ -94,6 +94,9 @@ def _start(config: Mapping[str, Any]) -> Step:
 
 def _set_of(config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The set of changes that is asked for, and techniques of the recipe that `drop` names beside changes."""
+    for key in ("add", "drop"):
+        if not all(isinstance(name, str) for name in config[key]):
+            raise ConfigError(f"{key}={config[key]} must be a list of names")
     road = roadmap_named(config["roadmap"]["name"])
     start = _start(config)
     techniques = tuple(name for name in config["drop"] if name in TECHNIQUES and name not in start.changes)

@@ -20,6 +20,14 @@ INF = math.inf
 RESOLVED = {"resolved": True}
 
 
+def _is_finite(value: float) -> bool:
+    """Whether a float can hold a number, which may be an integer of any length."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 @dataclass(frozen=True)
 class Range:
     """Finite numbers from `low` to `high`; `open_low` and `open_high` leave out the ends."""
@@ -33,7 +41,7 @@ class Range:
         """Raise ConfigError unless `value` lies in the range."""
         low_ok = self.low < value if self.open_low else self.low <= value
         high_ok = value < self.high if self.open_high else value <= self.high
-        if not (math.isfinite(value) and low_ok and high_ok):
+        if not (low_ok and high_ok and _is_finite(value)):
             raise ConfigError(f"{key}={value} must be {self}")
 
     def __str__(self) -> str:
@@ -97,8 +105,8 @@ class Options:
         """Raise ConfigError unless all names and values are plain."""
         for name, given in value.items():
             for item in given if isinstance(given, list | tuple) else [given]:
-                finite = not isinstance(item, float) or math.isfinite(item)
-                if not isinstance(item, bool | int | float | str | None) or not finite:
+                known = isinstance(item, bool | int | float | str | None)
+                if not known or (isinstance(item, int | float) and not _is_finite(item)):
                     raise ConfigError(f"{key}.{name}={given} must be a finite number, a truth value, a word or a list")
 
 
@@ -133,9 +141,9 @@ def beside_before(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not (key in before and value == before[key])}
 
 
-def resolved(default: Any) -> Any:
-    """A dataclass field that is no config key: resolving finds its value out."""
-    return field(default=default, metadata=RESOLVED)
+def resolved(default: Any, rule: Rule | None = None) -> Any:
+    """A dataclass field that is no config key: resolving finds its value out. A frozen study's file holds it, too."""
+    return field(default=default, metadata=RESOLVED | ({"rule": rule} if rule else {}))
 
 
 def is_resolved(item: "dataclasses.Field[Any]") -> bool:
@@ -161,7 +169,7 @@ def without_none(annotation: Any) -> Any:
     return annotation
 
 
-def _typed(key: str, value: Any, annotation: Any) -> Any:
+def typed(key: str, value: Any, annotation: Any) -> Any:
     """`value` in the annotated type: ints become floats, lists tuples; ConfigError for anything else."""
     wanted = without_none(annotation)
     if value is None:
@@ -171,15 +179,21 @@ def _typed(key: str, value: Any, annotation: Any) -> Any:
     if get_origin(wanted) is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{key}={value!r} must be a list")
-        return tuple(_typed(key, item, get_args(wanted)[0]) for item in value)
-    if dataclasses.is_dataclass(wanted):
-        accepted: Any = wanted
+        return tuple(typed(key, item, get_args(wanted)[0]) for item in value)
+    if isinstance(wanted, types.UnionType):
+        accepted: Any = get_args(wanted)
+    elif dataclasses.is_dataclass(wanted):
+        accepted = wanted
     else:
         accepted = (int, float) if wanted is float else get_origin(wanted) or wanted
     if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
         name = getattr(wanted, "__name__", str(wanted))
         raise ConfigError(f"{key}={value!r} must be of type {name}")
-    return float(value) if wanted is float else value
+    if wanted is not float:
+        return value
+    if not _is_finite(value) and isinstance(value, int):
+        raise ConfigError(f"{key} must be a number that a float can hold")
+    return float(value)
 
 
 @cache
@@ -196,7 +210,7 @@ def check_fields(instance: Any, prefix: str = "") -> None:
     hints = _hints(instance.__class__)
     for item in dataclasses.fields(instance):
         key = prefix + item.name
-        value = _typed(key, getattr(instance, item.name), hints[item.name])
+        value = typed(key, getattr(instance, item.name), hints[item.name])
         object.__setattr__(instance, item.name, value)
         rule = rule_of(item)
         if rule is not None and value is not None:

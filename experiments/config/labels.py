@@ -7,7 +7,7 @@ run leads to one directory and one record.
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from experiments.config.settings import Recipe
+from experiments.config.settings import LONGEST_NAME, Recipe
 from roadmap.changes import FILES
 from roadmap.design import FLAGS, Design, flags_asked_by
 from roadmap.resolve import canonical, design_for, idle_in, label_of, qualified, steps_at
@@ -15,7 +15,6 @@ from roadmap.steps import CHANGES, ROADMAPS, before, in_order
 
 # What recipe and data ask of the design: these flags make no step of the ladder.
 ASKS = flags_asked_by("recipe", "data")
-LONGEST = 120  # characters of a label: file systems allow a name about twice as many
 
 
 class RunLabels(NamedTuple):
@@ -54,7 +53,7 @@ def labels_of(asked: Sequence[str], design: Design, recipe: Recipe, regime: str,
     marks += [f"-{name}" for name in recipe.without]
     step = qualified(at) if at and not flags and not recipe.without else None
     label = (qualified(at) if at else label_of(changes, nothing)) + "".join(marks)
-    return RunLabels(step, changes, tuple(sorted(set(idle) | (nothing & set(asked)))), label[:LONGEST])
+    return RunLabels(step, changes, tuple(sorted(set(idle) | (nothing & set(asked)))), label[:LONGEST_NAME])
 
 
 def _held(asked: Sequence[str], design: Design, regime: str) -> tuple[str, ...]:

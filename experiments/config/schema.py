@@ -13,6 +13,8 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +24,7 @@ from experiments.config.hydra_versions import VERSION_BASE, hush
 from experiments.config.registry import LAUNCHERS
 from experiments.config.settings import Settings
 from experiments.errors import ConfigError, MissingExtraError
+from experiments.strict_json import LARGEST_INT
 from roadmap.design import Design
 from roadmap.files import CONF
 from roadmap.program import train_command
@@ -30,6 +33,7 @@ from roadmap.steps import roadmap_named
 # Keys with another type or default in the config than once resolved.
 OPEN = {"precision", "image_size"}
 OPEN_MAPPINGS = ("recipe.opt", "logger.mirrors")
+GROUPS = ("budget", "data", "launcher", "logger", "recipe", "regime", "roadmap", "step", "study")  # folders of conf/
 QUOTING = """put a value with blanks, accents or any of ~=[]{},:()$ in two pairs of quotes: 'data.root="/data/a=b"'"""
 
 
@@ -185,6 +189,37 @@ def one_line(error: BaseException) -> str:
     return "; ".join(dict.fromkeys(kept)).replace("full_key: ", "key: ")
 
 
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for what Hydra does not refuse in a line of its own: no text, and no name of a group's file."""
+    for text in overrides:
+        if "\0" in text or text != text.encode(errors="replace").decode():  # as Python holds bytes that are no UTF-8
+            raise ConfigError(f"{text}: no text in UTF-8")
+    with refusals():
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for item in parsed:
+        value: Any = None if item.is_delete() else item.value()
+        given = value.list if isinstance(value, ChoiceSweep) else [value]
+        if any(isinstance(one, int) and abs(one) > LARGEST_INT for one in _flat(given)):
+            raise ConfigError(f"{item.key_or_group} holds an integer that 64 bits cannot hold")
+        if item.key_or_group in GROUPS and not item.is_delete() and not all(map(_names, given)):
+            raise ConfigError(f"{item.input_line}: {item.key_or_group} must be the name of a file in conf/")
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """What lies in nested lists and mappings."""
+    if isinstance(value, list | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+def _names(value: Any) -> bool:
+    """Whether a value names a file of a group, or several."""
+    names = value if isinstance(value, list) else [value]
+    return bool(names) and all(isinstance(name, str | QuotedString) for name in names)
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn Hydra's and OmegaConf's refusals into ConfigErrors of one line."""
@@ -221,6 +256,7 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown key or group, or a value of a wrong type.
     """
+    check_overrides(overrides)
     with composing():
         config: Any = OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True)
     plain: dict[str, Any] = config

@@ -48,6 +48,13 @@ AUTOAUGMENT = Pattern(
     ("original", "v0r-mstd0.5", "originalr-mstd1"),
 )
 SPACE = Pattern(r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+", "a space's name: user/space or space", ("me/runs", "runs"))
+# What becomes a part of a folder's name, and a folder: of any letters, since a name may be in any language.
+LONGEST_NAME = 120  # characters; file systems allow about twice as many bytes
+PART_OF_NAME = Pattern(
+    rf"(?!\.)[^/\\\x00-\x1f\x7f-\x9f]{{0,{LONGEST_NAME}}}",
+    f"a name of at most {LONGEST_NAME} characters without a slash",
+)
+PLACE = Pattern(r"[^\x00\ud800-\udfff]+", "the path of a file or folder, in UTF-8", ("runs", "out/runs"))
 DEVICE = Pattern(r"auto|cpu|cuda(:\d+)?", "one of: auto, cpu, cuda, cuda:<index>", ("auto", "cpu"))
 
 
@@ -166,7 +173,7 @@ class Data:
 
     name: str = ruled("digits", NAME)  # of the file in conf/data
     reader: str = ruled("digits", Choice(tuple(READERS)))  # what reads its files
-    root: str | None = None  # its folder; null: the usual places
+    root: str | None = ruled(None, PLACE)  # its folder; null: the usual places
     download: bool = False  # fetch the files if they are missing
     classes: int | None = ruled(10, Range(2, 10**6))  # null: as many as there are class folders
     channels: int = ruled(3, Range(1, 64))  # of the images
@@ -233,7 +240,7 @@ class Settings:
     """One run, fully resolved: first what identifies it, then what changes how it runs but not what it computes."""
 
     design: Design = field(metadata=RESOLVED)
-    regime: str = field(metadata=RESOLVED)
+    regime: str = field(metadata=RESOLVED | {"rule": PART_OF_NAME})
     recipe: Recipe
     budget: Budget
     batch: Batch
@@ -247,13 +254,13 @@ class Settings:
     replaced: Mapping[str, Any] | None = resolved(
         None
     )  # dotted keys that the changes set -> their values without the changes
-    label: str = resolved("")  # the step, or a canonical name of the set
+    label: str = resolved("", PART_OF_NAME)  # the step, or a canonical name of the set
     init_weights: str | None = resolved(None)  # SHA-256 of the weights that `init_from` names
     study: str | None = resolved(None)  # the study that asked for it first
     lr: float = resolved(0.0)  # peak learning rate after scaling to batch.size
 
-    init_from: str | None = None  # weights to start from: RUN, FILE.safetensors, hf-hub:USER/NAME, timm:NAME
-    runs_dir: str = "runs"  # where the folders of the runs lie
+    init_from: str | None = ruled(None, PLACE)  # weights to start from: RUN, FILE, hf-hub:USER/NAME, timm:NAME
+    runs_dir: str = ruled("runs", PLACE)  # where the folders of the runs lie
     rerun: bool = False  # start over what is finished or diverged
     retry_failed: bool = False  # a study continues its failed runs
     deterministic: bool = False  # the same bits on a GPU, too; slower there

@@ -21,7 +21,7 @@ from experiments.data.augment.crops import Axis, Crops, Line, shown_part
 from experiments.data.headers import HEAD, LONGEST_HEADER, SHORTEST_SCAN, announced_size, is_endless, scans_of
 from experiments.data.patience import patiently
 from experiments.errors import StorageError
-from experiments.runtime.failures import MEMORY
+from roadmap.errors import MEMORY
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 LARGEST_FILE = 2**28  # bytes

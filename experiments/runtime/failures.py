@@ -1,6 +1,5 @@
 """Failures of the machine, which libraries report in many ways, as errors of ours: one place that knows their words."""
 
-import errno
 import re
 import traceback
 from collections.abc import Iterator
@@ -8,13 +7,11 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 
-from experiments.errors import LostRankError, ResourceError, StorageError
-from roadmap.errors import UserError
+from experiments.errors import LostRankError, ResourceError
+from roadmap.errors import UserError, of_machine
 
-MEMORY = re.compile("out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 WORKER = re.compile(r"DataLoader worker \(pid.*\) (exited unexpectedly|is killed by signal)")
 RANK = re.compile("gloo|nccl", re.IGNORECASE)
-DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -39,8 +36,9 @@ def machine_failures() -> Iterator[None]:
 def _failure_of_machine(error: Exception) -> UserError | None:
     """The error of ours that says the same in one line; None for a bug."""
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | OSError) and MEMORY.search(said)):
-        return ResourceError(f"memory ran out ({said}); grad_checkpointing=true takes less and is the same run")
+    failure = of_machine(error)
+    if isinstance(failure, ResourceError):
+        return ResourceError(f"{failure}; grad_checkpointing=true takes less and is the same run")
     if isinstance(error, RuntimeError) and WORKER.search(said):
         return ResourceError(f"{said}, often because memory ran out; fewer workers take less and are the same run")
     if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and RANK.search(str(error))):
@@ -48,6 +46,4 @@ def _failure_of_machine(error: Exception) -> UserError | None:
             "another rank of this run is lost, and its own message says why;"
             " the same command continues from the last checkpoint"
         )
-    if isinstance(error, OSError) and error.errno in DISK:
-        return StorageError(said)
-    return None
+    return failure

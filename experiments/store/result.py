@@ -23,7 +23,7 @@ class Field(NamedTuple):
 
 
 TEXT, MAYBE_TEXT, OBJECT = Field((str,)), Field((str,), nullable=True), Field((dict,))
-COUNT, RATE = Field((int,), low=0), Field((int, float), low=0)
+COUNT, RATE = Field((int,), low=0, high=2**53), Field((int, float), low=0, high=1e15)  # a float holds both
 PER_CENT = Field((int, float), nullable=True, low=0, high=100)  # null: a run that diverged before its first evaluation
 
 RESULT_FIELDS: dict[str, Field] = {
@@ -33,7 +33,7 @@ RESULT_FIELDS: dict[str, Field] = {
     "changes": Field((list,)),  # the set, of network and training, in ladder order
     "study": MAYBE_TEXT,  # the study that first trained this run
     "regime": TEXT,
-    "seed": Field((int,)),
+    "seed": Field((int,), low=0, high=2**32 - 1),
     "design": OBJECT,
     "recipe": OBJECT,
     "budget": OBJECT,

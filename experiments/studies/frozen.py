@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.identity import RESULTS_VERSION, run_id
-from experiments.config.settings import MACHINE_KEYS, Settings
+from experiments.config.settings import MACHINE_KEYS, PART_OF_NAME, Settings
 from experiments.errors import ConfigError, StorageError, StudyError
 from experiments.store import atomic, lock
 from experiments.store.run_dir import RunDir, public
@@ -66,7 +66,8 @@ def says_how_to_run(override: str) -> bool:
 
 
 def study_path(name: str, jobs: Iterable[Sequence[str]], runs_dir: str | Path) -> Path:
-    """Where the study of these jobs is frozen."""
+    """Where the study of these jobs is frozen. Raises ConfigError for a name that is no file's."""
+    PART_OF_NAME.check("study.name", name)
     asked = [[override for override in job if not says_how_to_run(override)] for job in jobs]
     digest = hashlib.sha256(dump({"jobs": asked, "results_version": RESULTS_VERSION})).hexdigest()
     return Path(runs_dir) / "studies" / f"{name}-{digest[:8]}.json"

@@ -20,7 +20,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.compose import settings_from
-from experiments.config.schema import compose, composing
+from experiments.config.quoting import override
+from experiments.config.schema import check_overrides, compose, composing
 from experiments.config.settings import MACHINE_KEYS, Recipe, Settings
 from experiments.errors import ConfigError, StudyError
 from experiments.studies import frozen, lists
@@ -117,6 +118,7 @@ class Asked(NamedTuple):
 
 def study_of(overrides: Sequence[str]) -> Asked:
     """The study that `run.py` would run with these overrides."""
+    check_overrides(overrides)
     with composing():
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         fixed = [text for text, item in zip(overrides, parsed, strict=True) if not item.is_sweep_override()]
@@ -129,7 +131,7 @@ def freeze_study(asked: Asked) -> frozen.FrozenStudy:
     plain: Any = OmegaConf.to_container(config, resolve=False)
     study, road = plain["study"], roadmap_named(config.roadmap.name)
     name = study["name"] or "sweep"
-    path = frozen.study_path(name, jobs, plain["runs_dir"])
+    path = frozen.study_path(name, jobs, config.runs_dir)
     if path.exists() and not plain["replan"]:
         machine = machine_overrides(arguments)
         return frozen.read_study(path, here=settings_from(compose(machine), machine))
@@ -198,9 +200,9 @@ def _jobs(
     """Overrides that lead each job to its frozen settings; only what belongs to the machine is composed anew."""
     machine = [item for item in machine_overrides(typed) if frozen.key_of(item) not in ("runs_dir", "data.root")]
     machine += [item for item in typed if frozen.key_of(item) == "launcher"]  # hydra.launcher.* refers to it
-    places = [f"runs_dir='{Path(config.runs_dir).resolve()}'", f"study.file='{study.path.resolve()}'"]
+    places = [override("runs_dir", Path(config.runs_dir).resolve()), override("study.file", study.path.resolve())]
     if config.data.root is not None:
-        places.append(f"data.root='{Path(config.data.root).resolve()}'")
+        places.append(override("data.root", Path(config.data.root).resolve()))
     return [[*machine, *places, f"study.run={frozen.run_id(settings)}"] for settings in left]
 
 

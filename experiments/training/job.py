@@ -1,6 +1,7 @@
 """`Job`: one run put together, ready to be trained; `Job.of` is the only place that does it."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from experiments.config.identity import Identity
 from experiments.config.registry import LOSSES
 from experiments.config.settings import Settings
 from experiments.data import DataSource
+from experiments.errors import ConfigError
 from experiments.randomness import derive
 from experiments.runtime.device import compile_network, gradient_scaler
 from experiments.runtime.distributed import Ranks
@@ -26,6 +28,8 @@ from experiments.training.progress import Reporter
 from experiments.training.start import freeze, start_from_weights
 from experiments.training.state import TrainState
 from roadmap import build
+from roadmap.complexity import walk
+from roadmap.plan import plan_network
 
 
 class LossLog:
@@ -152,6 +156,23 @@ def build_state(settings: Settings, source: DataSource, device: torch.device) ->
     model.set_grad_checkpointing(settings.grad_checkpointing)
     ema = Ema(model, settings.recipe.ema) if settings.recipe.ema else None
     frozen = freeze(model, settings.recipe.freeze)
+    _check_statistics(settings, model, frozen, source.num_classes)
     compile_network(model, settings.compile)
     optimizer = build_optimizer(model, settings.recipe, settings.lr)
     return TrainState(model, optimizer, gradient_scaler(settings.precision, device), ema, frozen, source.damage)
+
+
+def _check_statistics(settings: Settings, model: nn.Module, frozen: Sequence[nn.Module], num_classes: int) -> None:
+    """Raise ConfigError where a BatchNorm in training would see one value per channel, which has no spread."""
+    if settings.batch.micro > 1:
+        return
+    known = {id(module) for part in frozen for module in part.modules()}
+    modules = dict(model.named_modules())
+    plan = plan_network(settings.design, num_classes, settings.data.channels)
+    for name, _, positions in walk(plan, settings.train_side):
+        module = modules.get(name)  # none: layer scale is a parameter
+        if positions == 1 and isinstance(module, nn.BatchNorm2d) and id(module) not in known:
+            raise ConfigError(
+                f"batch.micro=1 leaves BatchNorm a single value per channel at {name} ({settings.train_side} px): use "
+                "batch.micro=2 or more, larger images or design.norm=ln"
+            )

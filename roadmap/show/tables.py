@@ -9,6 +9,7 @@ from typing import Any
 from roadmap import paper
 from roadmap.changes import FILES
 from roadmap.complexity import complexity_of
+from roadmap.escape import csv_cell, visible
 from roadmap.resolve import design_for
 from roadmap.steps import CHANGES, DEFAULT, ROADMAPS, Roadmap
 
@@ -99,7 +100,7 @@ def as_table(rows: Sequence[Row]) -> str:
 def _readable(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else visible(str(value))
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
@@ -115,7 +116,8 @@ def as_csv(rows: Sequence[Row]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()})
     return buffer.getvalue().rstrip("\n")
 
 

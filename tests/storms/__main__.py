@@ -21,6 +21,7 @@ SUITES = {
     "final": 10_000,
     "faults": 250,
     "hostile": 500,
+    "records": 400,
     "kill": 200,
     "resume": 360,
     "controls": 20,

@@ -9,7 +9,7 @@ from tests.storms.fleet import ROOT
 RESULTS = ROOT / "results" / "storms"
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- storms: begin -->", "<!-- storms: end -->"
-ORDER = ("kill", "resume", "controls", "damage", "final", "faults", "signals", "hostile", "owners", "starts")
+ORDER = ("kill", "resume", "controls", "damage", "final", "faults", "signals", "hostile", "records", "owners", "starts")
 HEAD = "| suite | what was shown | k of n | for contrast | wall time | command |\n|---|---|---|---|---|---|"
 
 

@@ -26,6 +26,7 @@ SUBSET = {
     "final": 300,
     "faults": 15,
     "hostile": 26,
+    "records": 30,
     "kill": 16,
     "resume": 15,
     "controls": 8,
