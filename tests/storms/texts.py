@@ -94,7 +94,7 @@ NAMES = (
     b"=1+1-micro-s4-0123456789ab",
     b"$x^{$-micro-s5-0123456789ab",
     b"o'brien, a=b [c] $x %s-micro-s6-0123456789ab",
-    b"</td><script>x</script"[:6] + b"-micro-s7-0123456789ab",
+    b"<script>x-micro-s7-0123456789ab",
     "名前 \u202ex".encode() + b"-micro-s8-0123456789ab",
     b"x" * 230 + b"-micro-s9-0123456789ab",
     b"gelu-micro-s99999999999999999999-0123456789ab",
