@@ -1,5 +1,6 @@
 """Image files: decoding against Pillow, unreadable ones in twelve ways, and hostile ones."""
 
+import errno
 import logging
 import os
 import resource
@@ -19,12 +20,13 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from experiments.config.settings import Batch, Data, Recipe
+from experiments.data import decode, patience
 from experiments.data.augment.crops import centre_crops, draw_crops, training_crops
 from experiments.data.decode import LARGEST_IMAGE, UnreadableImage, View, load_crops
 from experiments.data.readers import folder
 from experiments.data.source import Pipeline
 from experiments.data.worker import Chunk, ChunkDataset
-from experiments.errors import DataError
+from experiments.errors import DataError, StorageError
 from tests.experiments.data.sources import batches, encoded, make_folders, photograph, same, settings_for, source_for
 
 pytestmark = pytest.mark.numeric
@@ -208,6 +210,20 @@ def test_a_class_without_a_readable_image_stops_the_run(tmp_path, workers):
     with pytest.raises(DataError, match="all unreadable") as caught:
         batches(source, range(3))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_passing_error_reaches_the_run_as_one_line(tmp_path, workers, monkeypatch):
+    def stale(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(patience, "WAITS", ())
+    monkeypatch.setattr(decode, "_open", stale)
+    source = source_for(make_folders(tmp_path), batch=SMALL, workers=workers)
+    with pytest.raises(StorageError, match="cannot be read at the moment") as caught:
+        batches(source, range(3))
+    source.close()
+    assert "\n" not in str(caught.value) and source.damage.count == 0
 
 
 def test_bombs_are_refused_before_they_are_decoded(tmp_path):
