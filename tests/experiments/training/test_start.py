@@ -69,7 +69,8 @@ def test_the_weights_are_part_of_a_runs_identity(trained, tmp_path) -> None:
     weights = load_file(trained / "last.safetensors")
     weights["stem.conv.weight"] += 1
     save_file(weights, tmp_path / "copy" / "last.safetensors")
-    (tmp_path / "copy" / "model.safetensors").unlink()
+    for sealed in ("model.safetensors", "result.json"):
+        (tmp_path / "copy" / sealed).unlink()
     forget_weights()
     changed = with_weights(from_weights(tmp_path, tmp_path / "copy"))
     assert len({run_id(plain), run_id(started), run_id(changed)}) == 3
