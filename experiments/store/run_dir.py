@@ -179,9 +179,6 @@ class RunDir:
         atomic.sweep(self.path)
         if self.config.exists():
             self._check_owner(identity.run_id)
-        if self.state() == "damaged":
-            log.warning("%s is damaged: it is set aside and the run continues from its checkpoint", self.result)
-            atomic.move(self.result, self.result.with_name("result.damaged.json"))
         self.own = starts.begin(self.path)
         if not self.config.exists():
             config = {"run_id": identity.run_id, "config_id": identity.config_id, **public(settings)}
