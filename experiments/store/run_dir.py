@@ -200,12 +200,6 @@ class RunDir:
         damaged = self.state() == "damaged"
         if self.config.exists():
             self._check_owner(identity.run_id)
-        if damaged:
-            log.warning(
-                "%s or a file that it seals is damaged: it is set aside, the run continues from its checkpoint",
-                self.result,
-            )
-            atomic.move(self.result, self.result.with_name("result.damaged.json"))
         self.own = starts.begin(self.path)
         if damaged or not self.config.exists():  # a record is damaged, too, where the config is not what it sealed
             config = {"run_id": identity.run_id, "config_id": identity.config_id, **public(settings)}

@@ -12,6 +12,7 @@ removed. A kill in between is finished by whoever comes next (`finish`): the rec
 Imports no torch.
 """
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -21,17 +22,21 @@ from pathlib import Path
 
 from experiments.errors import StorageError
 from experiments.store import atomic
+from experiments.store.result import read_result
 from experiments.strict_json import MEBIBYTE, read_object
 from roadmap.pretrained import CONFIG
 
 FOLDER, RESULT = "starts", "result.json"
 NAME = re.compile(r"(\d{3,})-[0-9a-f]{16}")
 GONE = ".gone-"  # before the name of a start that was taken away from its owner
+DAMAGED = "result.damaged.json"
 SEALING, SEALED = "sealing", ".sealed"  # where there are no hard links
 CHECKPOINTS, METRICS, TIMING = "checkpoints", "metrics.jsonl", "timing.jsonl"
 WEIGHTS, AVERAGED, LINKED = "last.safetensors", "ema.safetensors", "model.safetensors"
 # What moves to the top of the directory, in this order: weights never lie there without what describes them.
 PRODUCTS = (CONFIG, METRICS, TIMING, CHECKPOINTS, AVERAGED, WEIGHTS, LINKED)
+
+log = logging.getLogger(__name__)
 
 
 def listed(run: Path) -> list[Path]:
@@ -50,19 +55,70 @@ def _age(name: str) -> tuple[int, str]:
 
 
 def begin(run: Path) -> Path:
-    """A new start's folder, the newest.
+    """A new start's folder, the newest; what lies at the top of the directory without a record is moved into it.
 
-    What lies at the top of the directory is moved into it unless there is a record: it is what a run left whose damaged
-    record was set aside, or one of a version that had no starts. Raises StorageError.
+    That is what a run left whose damaged record is set aside, or one of a version that had no starts. Raises
+    StorageError.
     """
-    atomic.make_inside(run / FOLDER)
-    newest = max((_age(start.name)[0] for start in listed(run)), default=0)
-    own = run / FOLDER / f"{newest + 1:03d}-{os.urandom(8).hex()}"
-    atomic.make_inside(own)
+    own = _new_folder(run)
+    _set_damaged_aside(own, run)
     if not os.path.lexists(run / RESULT):
         for name in PRODUCTS:
             atomic.take(run / name, own / name)
     return own
+
+
+def _new_folder(run: Path) -> Path:
+    if os.path.islink(run / FOLDER):
+        atomic.remove(run / FOLDER)
+    for last in (False, False, True):
+        atomic.make_inside(run / FOLDER)
+        newest = max((_age(start.name)[0] for start in listed(run)), default=0)
+        own = run / FOLDER / f"{newest + 1:03d}-{os.urandom(8).hex()}"
+        try:
+            atomic.make_inside(own)
+            break
+        except StorageError:  # whoever has finished a sealed run removes the empty folder around it
+            if last or (run / FOLDER).is_dir():
+                raise
+    return own
+
+
+def _is_damaged(record: Path) -> bool:
+    if not os.path.lexists(record):
+        return False
+    try:
+        read_result(record)
+    except ValueError:
+        return True
+    return False
+
+
+def _set_damaged_aside(own: Path, run: Path) -> None:
+    """Move a record that is not what was sealed out of the way, through one's own folder: a late owner has none.
+
+    One that another start has put in its place meanwhile is put back.
+    """
+    seen = _file(run / RESULT)
+    if not _is_damaged(run / RESULT) or not atomic.take(run / RESULT, own / DAMAGED):
+        return
+    if _file(own / DAMAGED) == seen:
+        log.warning(
+            "%s or a file that it seals is damaged: it is set aside, the run continues from its checkpoint",
+            run / RESULT,
+        )
+        atomic.take(own / DAMAGED, run / DAMAGED)
+    else:
+        atomic.take(own / DAMAGED, run / RESULT)
+
+
+def _file(path: Path) -> tuple[int, ...]:
+    """What tells a file from another that takes its name; moving it does not change that."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def seal(own: Path, content: bytes) -> bool:
@@ -70,7 +126,7 @@ def seal(own: Path, content: bytes) -> bool:
     run, written = own.parent.parent, own / RESULT
     atomic.replace(written, [content])
     try:
-        return atomic.publish_once(written, run / RESULT)
+        return atomic.publish_once(written, run / RESULT) or winner(run) == own.name  # NFS may make it and then deny it
     except atomic.NoLinksError:
         return _seal_without_links(own, run)
 
@@ -81,9 +137,9 @@ def _seal_without_links(own: Path, run: Path) -> bool:
     atomic.make_inside(sealing)
     atomic.replace(sealing / own.name, [b""])  # stays in it, so that it is never empty
     atomic.take(own / RESULT, sealing / RESULT)
-    if not atomic.publish_folder_once(sealing, run / SEALED) or os.path.lexists(run / RESULT):
-        return False
-    return atomic.take(run / SEALED / RESULT, run / RESULT)
+    if atomic.publish_folder_once(sealing, run / SEALED) and not os.path.lexists(run / RESULT):
+        atomic.take(run / SEALED / RESULT, run / RESULT)
+    return winner(run) == own.name  # somebody else may have finished it for us
 
 
 def winner(run: Path) -> str | None:

@@ -200,6 +200,14 @@ def _writing_is_a_link(place: Place) -> None:
     writing.symlink_to(outside)
 
 
+def _starts_are_a_link(place: Place) -> None:
+    outside = place.canary.parent / "precious"
+    outside.mkdir(exist_ok=True)
+    (outside / "file").write_text("precious")
+    shutil.rmtree(place.run / "starts")
+    (place.run / "starts").symlink_to(outside)
+
+
 def _checkpoint_is_a_link(place: Place) -> None:
     outside = place.canary.parent / place.newest.name
     place.newest.rename(outside)
@@ -261,6 +269,7 @@ RECORDS: dict[str, Callable[[Place], None]] = {
     "environment.json is deep": _text(lambda place: place.run / "environment.json", "[" * 100_000),
     "environment.json of 10 GB": _sparse(lambda place: place.run / "environment.json", 10 << 30),
     "timing.jsonl is a pickle": lambda place: _put(place.start / "timing.jsonl", pickled(place)),
+    "starts are a link": _starts_are_a_link,
     "claim is a link": _link(lambda place: place.run / ".claim", "../../precious"),
     "claim is a pickle": lambda place: _put(place.run / ".claim", pickled(place)),
 }

@@ -89,6 +89,7 @@ def test_the_damage_suite_fails_when_a_check_is_left_out(
     check: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder, run_id in ((tmp_path, damage.RUN), (tmp_path / "foreign", damage.OTHER_RUN)):
+        folder.mkdir(exist_ok=True)
         store = checkpoint.Checkpoints(folder, run_id, background=False)
         for step in (damage.OLDER, damage.NEWEST):
             store.save(step, damage.state_of(step, other=run_id == damage.OTHER_RUN), {})

@@ -353,3 +353,45 @@ def test_a_start_whose_folder_cannot_be_made_is_one_line(tmp_path: Path, monkeyp
     with pytest.raises(StorageError, match="No space left") as caught:
         starts.begin(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_whole_record_is_put_back_when_it_came_in_place_of_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This start saw a damaged record, slept, and wakes when another one has set it aside and sealed the run anew."""
+    run = trained(tmp_path)
+    seal(run)
+    before = run.result.read_bytes()
+    run.result.write_bytes(b"damaged")
+
+    def looked(_: Path) -> bool:
+        atomic.replace(run.result, [before])
+        return True
+
+    monkeypatch.setattr(starts, "_is_damaged", looked)
+    starts.begin(run.path)
+    assert run.result.read_bytes() == before
+    assert (run.path / starts.METRICS).exists()
+    assert not (run.path / starts.DAMAGED).exists()
+
+
+def test_a_link_that_was_made_and_denied_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As over NFS, where the answer to the first request may be lost."""
+    run, link = trained(tmp_path), os.link
+
+    def denied(*arguments: Any, **options: Any) -> None:
+        link(*arguments, **options)
+        link(*arguments, **options)
+
+    monkeypatch.setattr(atomic.os, "link", denied)
+    seal(run)
+    check_sealed(run.path)
+
+
+def test_a_link_in_the_place_of_the_starts_is_not_followed(tmp_path: Path) -> None:
+    path = begun(tmp_path / "runs").path
+    (tmp_path / "outside").mkdir()
+    atomic.remove(path / starts.FOLDER)
+    (path / starts.FOLDER).symlink_to(tmp_path / "outside")
+    begun(tmp_path / "runs")
+    assert not list((tmp_path / "outside").iterdir())

@@ -290,7 +290,7 @@ def seal(run: Settings, **fields: Any) -> None:
     """Leave the record of a run that was never trained."""
     place = RunDir.locate(run)
     place.path.mkdir()
-    place.seal(factory.record("gelu", run_id=run_id(run), **fields))
+    place.result.write_text(json.dumps(factory.record("gelu", run_id=run_id(run), **fields)))
 
 
 # --- running
