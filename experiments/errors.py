@@ -66,5 +66,9 @@ class InterruptedRun(UserError):
     exit_code = 75
 
 
+class StoppedWaiting(InterruptedRun):
+    """The same, of one rank that waited for its data workers: it leaves without the others, and saves nothing."""
+
+
 # What the machine and not the run is to blame for: such a run is half done, and a study's same command continues it.
 OF_MACHINE = (StorageError, MissingExtraError, LostRankError, ResourceError)

@@ -264,6 +264,7 @@ class Settings:
     device: str = ruled("auto", DEVICE)
     threads: int | None = ruled(None, Range(1, 1024))
     workers: int = ruled(2, Range(0, 256))
+    worker_timeout: float = ruled(300.0, Range(1, 86_400))  # seconds without data from any worker that end a run
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     logger: Logger = field(default_factory=Logger)
 
@@ -306,7 +307,7 @@ class Settings:
 # Keys that change how a run is computed, not what: they are recorded, but no part of its identity.
 MACHINE_KEYS = (
     *("runs_dir", "rerun", "retry_failed", "deterministic", "compile", "grad_checkpointing", "device", "threads"),
-    *("workers", "checkpoint", "logger", "data.root", "data.download", "data.damaged_share"),
+    *("workers", "worker_timeout", "checkpoint", "logger", "data.root", "data.download", "data.damaged_share"),
     *(f"checkpoint.{item.name}" for item in dataclasses.fields(Checkpoint)),
     *(f"logger.{item.name}" for item in dataclasses.fields(Logger)),
 )

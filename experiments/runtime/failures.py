@@ -42,7 +42,9 @@ def _failure_of_machine(error: Exception) -> UserError | None:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | OSError) and MEMORY.search(said)):
         return ResourceError(f"memory ran out ({said}); grad_checkpointing=true takes less and is the same run")
     if isinstance(error, RuntimeError) and WORKER.search(said):
-        return ResourceError(f"{said}, often because memory ran out; fewer workers take less and are the same run")
+        return ResourceError(
+            f"{said}, often because memory or /dev/shm ran out; fewer workers take less and are the same run"
+        )
     if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and RANK.search(str(error))):
         return LostRankError(
             "another rank of this run is lost, and its own message says why;"

@@ -84,6 +84,7 @@ class Job:
         ranks: Ranks | None = None,
         identity: Identity | None = None,
         layout: BatchLayout | None = None,
+        stop: StopFlag | None = None,
         report: bool = False,
     ) -> "Job":
         """Build the network and everything around it. Nothing is read or written yet.
@@ -96,6 +97,7 @@ class Job:
             ranks: the processes of this run; default: this one alone.
             identity: of the settings, where it is known already.
             layout: of batches over ranks and epochs; default: as the settings say.
+            stop: what asks this run to stop; default: nothing does.
             report: whether this process shows progress.
         """
         ranks = ranks or Ranks()
@@ -121,7 +123,7 @@ class Job:
                 background=settings.checkpoint.background,
                 max_bytes=size_limit(state.networks().values()),
             ),
-            stop=StopFlag(),
+            stop=stop or StopFlag(),
             reporter=Reporter(layout, settings.recipe.epochs, enabled=report),
         )
 
