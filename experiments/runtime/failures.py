@@ -3,7 +3,7 @@
 import errno
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch.distributed as dist
@@ -18,9 +18,10 @@ DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def machine_failures() -> Iterator[None]:
+def machine_failures(verdict: Callable[[Exception], Exception] = lambda error: error) -> Iterator[None]:
     """Raise what goes wrong inside as ResourceError, LostRankError or StorageError where it is the machine's doing.
 
+    `verdict` knows what a LostRankError comes from: it names the rank, or is the error by which that rank has ended.
     Other errors pass. What the failed frames held is let go: a multirun keeps the error, and with its frames the very
     memory that ran out.
     """
@@ -33,7 +34,7 @@ def machine_failures() -> Iterator[None]:
         if failure is None:
             raise
         traceback.clear_frames(error.__traceback__)
-        raise failure from None
+        raise (verdict(failure) if isinstance(failure, LostRankError) else failure) from None
 
 
 def _failure_of_machine(error: Exception) -> UserError | None:
@@ -47,7 +48,7 @@ def _failure_of_machine(error: Exception) -> UserError | None:
         )
     if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and RANK.search(str(error))):
         return LostRankError(
-            "another rank of this run is lost, and its own message says why;"
+            "another rank of this run is lost, and its own message says why:"
             " the same command continues from the last checkpoint"
         )
     if isinstance(error, OSError) and error.errno in DISK:

@@ -74,12 +74,12 @@ def answer_from_the_start() -> None:
 
 
 def _end_early(number: int, frame: FrameType | None) -> None:
-    _leave(InterruptedRun.exit_code, "stopped outside of a run, where nothing is to be saved: the same command goes on")
+    leave(InterruptedRun.exit_code, "stopped outside of a run, where nothing is to be saved: the same command goes on")
 
 
-def _leave(code: int, line: str) -> None:
-    """End this process from wherever it is: no lock of the interrupted code is taken. One rank speaks for all."""
-    if os.environ.get("RANK", "0") == "0":
+def leave(code: int, line: str, *, speaks: bool | None = None) -> None:
+    """End this process from wherever it is: no lock of the interrupted code is taken. Rank 0 speaks for all."""
+    if os.environ.get("RANK", "0") == "0" if speaks is None else speaks:
         with suppress(OSError):
             os.write(2, f"error: {line}\n".encode())
     os._exit(code)
@@ -187,7 +187,7 @@ class StopFlag:
         waited = time.monotonic() - max(self._since, self._worked)
         if self.hurried and self._pipe is not None and waited > max(PATIENCE, 3 * max([0.0, *self._gaps])):
             assert self.signal is not None
-            _leave(
+            leave(
                 InterruptedRun.exit_code,
                 f"stopped by {self.signal.name} where nothing had moved for {waited:.0f} s (a data worker, another"
                 " rank, a disk): the same command continues from the last checkpoint",

@@ -44,7 +44,13 @@ def run(settings: Settings) -> dict[str, Any]:
     rendezvous = detected()
     device = pick_device(settings.device, rendezvous.local_rank)
     switches = process_switches(device, settings.threads, settings.precision, settings.deterministic)
-    with StopFlag() as stop, switches, ranks_of(rendezvous, device) as ranks, ExitStack() as stack, machine_failures():
+    with (
+        StopFlag() as stop,
+        switches,
+        ranks_of(rendezvous, device) as ranks,
+        ExitStack() as stack,
+        machine_failures(ranks.verdict),
+    ):
         # ---- the record
         checksum, weights = ranks.on_main(lambda: _contents(settings))
         settings = settings.replace(data=dataclasses.replace(settings.data, checksum=checksum), init_weights=weights)
@@ -73,6 +79,7 @@ def _contents(settings: Settings) -> list[str | None]:
 @contextmanager
 def _failure_recorded(run_dir: RunDir, ranks: Ranks) -> Iterator[None]:
     """Leave error.json after an error, unless it stands for a checkpoint or a sealed record."""
+    ranks.when_lost = run_dir.fail
     try:
         yield
     except (InterruptedRun, DivergedError):
