@@ -213,6 +213,7 @@ class Logger:
     entity: str | None = ruled(None, NAME)
     mode: str = ruled("offline", Choice(("online", "offline", "disabled")))  # wandb, trackio
     space: str | None = later(None, SPACE, before=None)  # of Hugging Face, where trackio goes with mode=online
+    init_timeout: float = later(20.0, Range(1, 3600), before=20.0)  # seconds to wait for a server with mode=online
     artifacts: bool = later(False, before=False)  # the final weights and the record go to wandb and trackio, too
     log_every: int = ruled(50, COUNT)  # optimizer steps between two looks at the running loss
 
