@@ -16,7 +16,16 @@ from typing import Any
 from tests.storms import fleet, report
 
 # Full sizes; CI runs fewer (tests/storms/test_storms.py).
-SUITES = {"damage": 5000, "faults": 250, "hostile": 200, "kill": 200, "resume": 420, "controls": 20, "signals": 100}
+SUITES = {
+    "damage": 5000,
+    "faults": 250,
+    "hostile": 200,
+    "kill": 200,
+    "resume": 420,
+    "controls": 20,
+    "signals": 300,
+    "studies": 200,
+}
 
 
 def run_suite(name: str, count: int, seed: int, jobs: int, minutes: float | None) -> dict[str, Any]:

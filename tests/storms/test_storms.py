@@ -15,7 +15,16 @@ from tests.storms.__main__ import SUITES
 from tests.storms.variants import FAULTED
 
 # Enough to meet every variant, payload group and kind of error once; the full sizes are in tests/storms/__main__.py.
-SUBSET = {"damage": 300, "faults": 15, "hostile": 26, "kill": 16, "resume": 15, "controls": 8, "signals": 6}
+SUBSET = {
+    "damage": 300,
+    "faults": 15,
+    "hostile": 26,
+    "kill": 16,
+    "resume": 15,
+    "controls": 8,
+    "signals": 9,
+    "studies": 6,
+}
 
 
 def test_every_suite_has_a_subset() -> None:
