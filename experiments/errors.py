@@ -43,7 +43,7 @@ class MissingExtraError(UserError):
 
 
 class LostRankError(UserError):
-    """Another process of a run over several ranks has ended; this one stops too."""
+    """Another process of a run over several ranks has ended or shows no life; this one stops too."""
 
     exit_code = 8
 
@@ -55,13 +55,13 @@ class StudyError(UserError):
 
 
 class ResourceError(UserError):
-    """Memory ran out, or the system killed a data worker."""
+    """Memory or /dev/shm ran out, or a data worker was killed or hangs."""
 
     exit_code = 10
 
 
 class InterruptedRun(UserError):
-    """A signal asked the run to stop; it wrote a checkpoint and the same command continues it."""
+    """A signal asked the run to stop; the same command continues it."""
 
     exit_code = 75
 

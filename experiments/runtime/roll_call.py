@@ -22,6 +22,7 @@ from experiments.errors import OF_MACHINE, LostRankError
 from experiments.runtime.signals import leave
 
 SILENT_SECONDS = 60.0  # without a sign of life after which a rank is lost
+BEAT_SECONDS = 1.0
 DEAD_BEATS = 5  # likewise once a collective has failed: its partner has most likely died
 LEFT = "left "
 KEEPER = 0  # the rank that keeps the store, unless the launcher does
@@ -43,7 +44,7 @@ class RollCall:
             ended: called from a thread, before the process ends because another rank is silent.
         """
         self._rank, self._world_size, self._ended = rank, world_size, ended
-        self._interval = max(1.0, world_size / 64)  # seconds
+        self._interval = max(BEAT_SECONDS, world_size / 64)  # less often where many ask one store
         self._others = [other for other in range(world_size) if other != rank]
         self._farewells = connect()
         self._connect = connect
