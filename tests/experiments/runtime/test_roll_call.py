@@ -142,6 +142,7 @@ def test_a_stopped_rank_is_not_waited_for_without_end(
     finally:
         for rank in ranks:
             rank.kill()
+            rank.communicate()
     assert survivor.returncode == code, said
     run = RunDir(only_run(tmp_path))
     assert run.state() == "half"
