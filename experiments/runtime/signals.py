@@ -3,7 +3,8 @@
 The training loop looks at the flag between two optimizer steps, saves a checkpoint there and leaves with exit code 75.
 Nothing is saved inside a handler, where it could wait for a lock that the interrupted code holds. Before a run begins
 there is nothing to save, and a program that is still importing libraries ends at once (`answer_from_the_start`). A run
-that is stuck, in a data worker or a collective, never gets to the next step: it is ended after PATIENCE.
+that is stuck, in a data worker or a collective, never gets to the next step: it is ended after PATIENCE, unless it is
+writing a checkpoint.
 
 SIGUSR2 is what SLURM sends to a job of submitit whose time is nearly over. Submitit's own handler pickles the job,
 queues it again and exits; in the midst of training an error in it would count as the run's. It is called afterwards.
@@ -52,14 +53,15 @@ def working() -> None:
 def unhurried() -> Iterator[None]:
     """Let the work inside take its time after a signal: a checkpoint on its way to a slow disk."""
     flag = _active
-    if flag is not None:
-        flag.hurried = False
+    if flag is None:
+        yield
+        return
+    before, flag.hurried = flag.hurried, False
     try:
         yield
     finally:
-        if flag is not None:
-            flag.sign_of_work()
-            flag.hurried = True
+        flag.sign_of_work()
+        flag.hurried = before
 
 
 def answer_from_the_start() -> None:
@@ -190,7 +192,7 @@ class StopFlag:
             leave(
                 InterruptedRun.exit_code,
                 f"stopped by {self.signal.name} where nothing had moved for {waited:.0f} s (a data worker, another"
-                " rank, a disk): the same command continues from the last checkpoint",
+                " rank): the same command continues from the last checkpoint",
             )
 
 

@@ -189,7 +189,8 @@ def save(job: Job) -> None:
     tensors = job.state.tensors(job.ranks)
     if job.ranks.main:
         record = {**job.state.record(job.ranks), "history": job.run_dir.history()}
-        job.checkpoints.save(job.step, tensors, record)
+        with unhurried():  # it waits for the one before
+            job.checkpoints.save(job.step, tensors, record)
 
 
 def stop_here(job: Job) -> None:
