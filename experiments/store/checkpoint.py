@@ -152,9 +152,11 @@ class Checkpoints:
         return self._thread is not None and self._thread.is_alive()
 
     def close(self) -> None:
-        """Wait for the save under way and free the copies of the state."""
-        self._host.clear()
-        self.wait()
+        """Wait for the save under way, which reads the copies of the state, and free them."""
+        try:
+            self.wait()
+        finally:
+            self._host.clear()
 
     def load(self) -> Loaded | None:
         """The newest checkpoint of this run that verifies completely, or None. Changes nothing on disk.
