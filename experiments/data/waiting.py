@@ -58,6 +58,11 @@ class Delivery:
             except queue.Empty:
                 self._give_up_in_time(time.monotonic() - began)
                 continue
+            if isinstance(error, OSError | EOFError):  # what a worker's own work raises comes as an item
+                raise ResourceError(
+                    f"the connection to a data worker broke ({error or type(error).__name__}), often because memory ran"
+                    " out and the system killed it; fewer workers take less and are the same run"
+                )
             if error is not None:
                 raise error
             return item

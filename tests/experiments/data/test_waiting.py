@@ -106,6 +106,23 @@ def test_a_batch_that_cannot_be_handed_over_ends_the_run_as_the_machines_fault(
 
 
 @pytest.mark.usefixtures("no_worker_is_left")
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_that_dies_in_the_midst_of_handing_over_is_the_machines_fault(
+    error: Exception, tmp_path: Path, asked: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_data(settings_of(tmp_path / "runs", *asked), device="cpu")
+    batches = source.train(0, range(4), range(2))
+
+    def broken(*arguments: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(source._loaded, "_try_get_data", broken)  # type: ignore[attr-defined]
+    with pytest.raises(ResourceError, match="the connection to a data worker broke"):
+        list(batches)
+    source.close()
+
+
+@pytest.mark.usefixtures("no_worker_is_left")
 def test_passes_follow_each_other_within_the_bounds(tmp_path: Path, asked: tuple[str, ...]) -> None:
     """A pass that is given up leaves chunks under way, which the next one waits for."""
     settings = settings_of(tmp_path / "runs", *asked, "worker_timeout=30")
