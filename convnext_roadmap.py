@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from experiments.__main__ import COMMANDS as RUNS
+from experiments.runtime.signals import answer_from_the_start
 from roadmap.pipes import quietly
 from roadmap.program import PROGRAM
 
@@ -42,6 +43,8 @@ def main() -> Any:
         print(f"error: {name} is not a command of {PROGRAM}: {', '.join(COMMANDS)}", file=sys.stderr)
         return MISTAKE
     module, words, _ = COMMANDS[name]
+    if name == "train":
+        answer_from_the_start()  # what follows takes a second to import
     command = importlib.import_module(module).main
     sys.argv = [f"{PROGRAM} {name}", *rest]
     if name == "train":  # Hydra reads sys.argv

@@ -2,6 +2,11 @@
 
 import sys
 
+from experiments.runtime.signals import answer_from_the_start
+
+if __name__ == "__main__":
+    answer_from_the_start()  # what follows takes a second to import
+
 from experiments.commands.train import main
 from roadmap.pipes import quietly
 

@@ -40,7 +40,7 @@ class MissingExtraError(UserError):
 
 
 class LostRankError(UserError):
-    """Another process of a run over several ranks has ended; this one stops too."""
+    """Another process of a run over several ranks has ended or shows no life; this one stops too."""
 
     exit_code = 8
 
@@ -52,9 +52,13 @@ class StudyError(UserError):
 
 
 class InterruptedRun(UserError):
-    """A signal asked the run to stop; it wrote a checkpoint and the same command continues it."""
+    """A signal asked the run to stop; the same command continues it."""
 
     exit_code = 75
+
+
+class StoppedWaiting(InterruptedRun):
+    """The same, of one rank that waited for its data workers: it leaves without the others, and saves nothing."""
 
 
 # What the machine and not the run is to blame for: such a run is half done, and a study's same command continues it.

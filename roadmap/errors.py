@@ -21,7 +21,7 @@ class StorageError(UserError):
 
 
 class ResourceError(UserError):
-    """Memory ran out, or the system killed a data worker."""
+    """Memory or /dev/shm ran out, or a data worker was killed or hangs."""
 
     exit_code = 10
 

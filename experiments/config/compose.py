@@ -34,7 +34,7 @@ SECTIONS = {
 # Top-level keys that go into `Settings` as they are.
 PLAIN = (
     *("seed", "image_size", "runs_dir", "rerun", "retry_failed", "deterministic", "compile", "grad_checkpointing"),
-    *("device", "threads", "workers", "init_from"),
+    *("device", "threads", "workers", "worker_timeout", "init_from"),
 )
 # Names that say which file a group was composed from; typing one would make a record lie about its values.
 GROUP_NAMES = ("recipe", "budget", "data", "logger", "regime", "roadmap", "study")

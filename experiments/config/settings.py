@@ -218,6 +218,7 @@ class Logger:
     entity: str | None = ruled(None, NAME)  # wandb's user or team
     mode: str = ruled("offline", Choice(("online", "offline", "disabled")))  # wandb, trackio
     space: str | None = later(None, SPACE, before=None)  # of Hugging Face, where trackio goes with mode=online
+    init_timeout: float = later(20.0, Range(1, 3600), before=20.0)  # seconds to wait for a server with mode=online
     artifacts: bool = later(False, before=False)  # the final weights and the record go to wandb and trackio, too
     log_every: int = ruled(50, COUNT)  # optimizer steps between two looks at the running loss
 
@@ -269,6 +270,7 @@ class Settings:
     device: str = ruled("auto", DEVICE)  # auto: a GPU if there is one
     threads: int | None = ruled(None, Range(1, 1024))  # of the CPU; null: chosen for the machine
     workers: int = ruled(2, Range(0, 256))  # processes that decode images from files
+    worker_timeout: float = ruled(300.0, Range(1, 86_400))  # seconds without data from any worker that end a run
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     logger: Logger = field(default_factory=Logger)
 
@@ -311,7 +313,7 @@ class Settings:
 # Keys that change how a run is computed, not what: they are recorded, but no part of its identity.
 MACHINE_KEYS = (
     *("runs_dir", "rerun", "retry_failed", "deterministic", "compile", "grad_checkpointing", "device", "threads"),
-    *("workers", "checkpoint", "logger", "data.root", "data.download", "data.damaged_share"),
+    *("workers", "worker_timeout", "checkpoint", "logger", "data.root", "data.download", "data.damaged_share"),
     *(f"checkpoint.{item.name}" for item in dataclasses.fields(Checkpoint)),
     *(f"logger.{item.name}" for item in dataclasses.fields(Logger)),
 )

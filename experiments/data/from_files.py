@@ -19,6 +19,7 @@ from experiments.data.in_memory import keep_freed_memory
 from experiments.data.patience import one_line
 from experiments.data.source import MicroBatch, Pipeline, evaluation_batches, images_of, sample_batches
 from experiments.data.splits import ImageFiles, Splits
+from experiments.data.waiting import Delivery
 from experiments.data.worker import ChunkDataset, ChunkSampler, LoadedChunk, chunks_of, start_worker
 from experiments.errors import DataError, StorageError
 from experiments.runtime.device import one_thread
@@ -62,6 +63,7 @@ class FileSource:
         )
         self._pass = 0
         self._loaded: Any = None  # what the loader's workers deliver in this pass
+        self._delivery: Delivery | None = None
         self._files = {TRAIN: splits.train, EVALUATION: splits.evaluation}
         self.damage = Damage(self.train_size, self.eval_size)
 
@@ -92,6 +94,8 @@ class FileSource:
         chunks = [chunks_of(epoch, samples, asked.side(epoch), asked.workers) for samples in batches]
         self._orders.chunks = [chunk for batch in chunks for chunk in batch]
         loaded = self._loaded = iter(self._loader)
+        if asked.workers and self._delivery is None:  # with workers it is one iterator for all passes
+            self._delivery = Delivery(loaded, asked.worker_timeout)
         current = self._pass
         return (self._parts(current, loaded, len(batch), split) for batch in chunks)
 
@@ -152,6 +156,6 @@ class FileSource:
         self._pass += 1
         self._may_end.set()
         atexit.unregister(self._may_end.set)
-        if self._asked.workers and self._loaded is not None:
-            self._loaded._shutdown_workers()  # the loader has no public way; otherwise they live as long as any pass
-        self._loader = self._loaded = None
+        if self._delivery is not None:
+            self._delivery.end()
+        self._loader = self._loaded = self._delivery = None

@@ -35,6 +35,7 @@ class Pipeline(NamedTuple):
     train_side: int
     seed: int
     workers: int
+    worker_timeout: float
 
     @classmethod
     def of(cls, settings: Settings) -> "Pipeline":

@@ -1,8 +1,10 @@
 """What a worker process does: load a chunk, a few images of one pass, and say which files were unreadable."""
 
 import gc
+import multiprocessing.queues
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -136,8 +138,17 @@ def start_worker(may_end: Event, _: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminated)
+    # what this thread cannot send, as with a full /dev/shm, is a lost batch: Python would only print a traceback
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_without_delivery)  # type: ignore[attr-defined]
     gc.freeze()  # to look for garbage in what the parent made would copy all of it
     keep_freed_memory()
+
+
+def _end_without_delivery(error: Exception, _: object) -> None:
+    """End this worker, which the run notices within seconds, where a batch could not be handed over."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    print(f"a data worker cannot hand over its images: {reason}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def chunks_of(epoch: int | None, samples: np.ndarray, side: int, workers: int) -> list[Chunk]:

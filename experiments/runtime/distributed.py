@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,9 +18,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from experiments import errors
+from experiments.runtime.roll_call import RollCall, connector
 from roadmap.errors import UserError
 
-TIMEOUT = timedelta(minutes=10)  # for a rank that is alive but stuck; a dead one is noticed at once
+# For a rank that shows life but does not get on, such as rank 0 while it lists a data set; one that shows none is lost
+# after roll_call.SILENT_SECONDS, and the death of one is noticed at once.
+TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,23 @@ class Ranks:
     def __init__(self, rank: int = 0, world_size: int = 1) -> None:
         """`torch.distributed` must be initialised when `world_size` exceeds 1."""
         self.rank, self.world_size = rank, world_size
-        self._votes: Any = dist.new_group(backend="gloo") if world_size > 1 else None
+        self._votes: Any = dist.new_group(backend="gloo", timeout=TIMEOUT) if world_size > 1 else None
+        self.roll: RollCall | None = None
+        self.when_lost: Callable[[Exception], None] | None = None  # called before this process ends for another's sake
         self._vote: tuple[Any, Tensor] | None = None
+
+    def call_roll(self, connect: Callable[[], Any]) -> RollCall:
+        """Show the others life, and look whether they do (experiments.runtime.roll_call)."""
+        self.roll = RollCall(self.rank, self.world_size, connect, self._lost)
+        return self.roll
+
+    def _lost(self, error: Exception) -> None:
+        if self.main and self.when_lost is not None:
+            self.when_lost(error)
+
+    def verdict(self, error: Exception) -> Exception:
+        """What a failed collective, as `error`, comes from; the error itself where nobody knows better."""
+        return self.roll.verdict() if self.roll else error
 
     @property
     def main(self) -> bool:
@@ -190,15 +208,28 @@ def ranks_of(rendezvous: Rendezvous, device: torch.device) -> Iterator[Ranks]:
         backend, init_method=rendezvous.address, rank=rendezvous.rank, world_size=rendezvous.world_size, timeout=TIMEOUT
     )
     ranks = Ranks(rendezvous.rank, rendezvous.world_size)
+    roll = ranks.call_roll(connector(rendezvous.address))
     try:
         yield ranks
-    except (errors.InterruptedRun, errors.DivergedError):
-        # All ranks get here (after any other error a peer may be stuck). They leave together: a launcher that sees one
-        # process fail ends the others, and rank 0 may still be closing its files.
-        ranks.any(False)
-        dist.destroy_process_group()
+    except (errors.InterruptedRun, errors.DivergedError) as error:
+        # All ranks get here, but for one that has waited for its data alone (after any other error a peer may be stuck
+        # as well). They leave together: a launcher that sees one process fail ends the others, and rank 0 may still be
+        # closing its files.
+        if not isinstance(error, errors.StoppedWaiting):
+            _leave_together(ranks)
+        roll.close(error)
         raise
+    except BaseException as error:
+        roll.close(error)
+        raise
+    _leave_together(ranks)
+    roll.close(None)
     dist.destroy_process_group()
+
+
+def _leave_together(ranks: Ranks) -> None:
+    with suppress(RuntimeError):  # another rank was lost at the last moment, when all was done
+        ranks.any(False)
 
 
 def detected() -> Rendezvous:

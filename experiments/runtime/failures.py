@@ -2,7 +2,7 @@
 
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch.distributed as dist
@@ -15,9 +15,10 @@ RANK = re.compile("gloo|nccl", re.IGNORECASE)
 
 
 @contextmanager
-def machine_failures() -> Iterator[None]:
+def machine_failures(verdict: Callable[[Exception], Exception] = lambda error: error) -> Iterator[None]:
     """Raise what goes wrong inside as ResourceError, LostRankError or StorageError where it is the machine's doing.
 
+    `verdict` knows what a LostRankError comes from: it names the rank, or is the error by which that rank has ended.
     Other errors pass. What the failed frames held is let go: a multirun keeps the error, and with its frames the very
     memory that ran out.
     """
@@ -30,7 +31,7 @@ def machine_failures() -> Iterator[None]:
         if failure is None:
             raise
         traceback.clear_frames(error.__traceback__)
-        raise failure from None
+        raise (verdict(failure) if isinstance(failure, LostRankError) else failure) from None
 
 
 def _failure_of_machine(error: Exception) -> UserError | None:
@@ -40,10 +41,12 @@ def _failure_of_machine(error: Exception) -> UserError | None:
     if isinstance(failure, ResourceError):
         return ResourceError(f"{failure}; grad_checkpointing=true takes less and is the same run")
     if isinstance(error, RuntimeError) and WORKER.search(said):
-        return ResourceError(f"{said}, often because memory ran out; fewer workers take less and are the same run")
+        return ResourceError(
+            f"{said}, often because memory or /dev/shm ran out; fewer workers take less and are the same run"
+        )
     if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and RANK.search(str(error))):
         return LostRankError(
-            "another rank of this run is lost, and its own message says why;"
+            "another rank of this run is lost, and its own message says why:"
             " the same command continues from the last checkpoint"
         )
     return failure

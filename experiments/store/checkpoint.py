@@ -185,7 +185,7 @@ class Checkpoints:
         return self._thread is not None and self._thread.is_alive()
 
     def close(self) -> None:
-        """Wait for the save under way and free the copies of the state."""
+        """Wait for the save under way, which reads the copies of the state, and free them."""
         try:
             self.wait()
         finally:

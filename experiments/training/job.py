@@ -90,6 +90,7 @@ class Job:
         ranks: Ranks | None = None,
         identity: Identity | None = None,
         layout: BatchLayout | None = None,
+        stop: StopFlag | None = None,
         report: bool = False,
     ) -> "Job":
         """Build the network and everything around it. Nothing is read or written yet.
@@ -102,6 +103,7 @@ class Job:
             ranks: the processes of this run; default: this one alone.
             identity: of the settings, where it is known already.
             layout: of batches over ranks and epochs; default: as the settings say.
+            stop: what asks this run to stop; default: nothing does.
             report: whether this process shows progress.
         """
         ranks = ranks or Ranks()
@@ -128,7 +130,7 @@ class Job:
                 max_bytes=size_limit(state.networks().values()),
                 after=run_dir.retire_earlier,
             ),
-            stop=StopFlag(),
+            stop=stop or StopFlag(),
             reporter=Reporter(layout, settings.recipe.epochs, enabled=report),
         )
 

@@ -1,20 +1,24 @@
 """Mirrors of a run's own record in Weights & Biases and TensorBoard; trackio's has a file of its own.
 
 `metrics.jsonl` is the truth. A mirror is opened with the lines written so far and repeats them, so that its history is
-complete after any number of interruptions. A mirror that fails is reported and dropped; it stops neither the run nor
-another mirror.
+complete after any number of interruptions. A mirror that fails, or cannot be opened, is reported once and dropped; it
+stops neither the run nor another mirror. It is opened anew at a later epoch and by the next start, with all lines.
 """
 
 import logging
 import shutil
+import socket
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from experiments.config.registry import LOGGERS
 from experiments.config.settings import Logger
-from experiments.errors import ConfigError, MissingExtraError
+from experiments.errors import MissingExtraError
 
+RETRY_SECONDS = 300.0  # between two attempts to open a mirror that was dropped
 log = logging.getLogger(__name__)
 
 Line = dict[str, Any]  # one line of metrics.jsonl
@@ -45,42 +49,26 @@ class WandbMirror:
     """A W&B run under the run's own id. Offline, each session replaces the run's earlier offline parts."""
 
     def __init__(self, options: Logger, run: MirroredRun) -> None:
-        """Open the mirror below the run's folder. Raises MissingExtraError or ConfigError."""
+        """Open the mirror below the run's folder; offline where `online` is not to be had. Raises MissingExtraError."""
         try:
             import wandb
         except ImportError:
             raise MissingExtraError("logger=wandb needs wandb: pip install wandb") from None
         for part in (run.folder / "wandb").glob(f"offline-run-*-{run.run_id}"):
             shutil.rmtree(part)
-        quiet = wandb.Settings(
-            silent=True,
-            console="off",
-            disable_code=True,
-            disable_git=True,
-            x_disable_meta=True,
-            x_disable_stats=True,
-            x_save_requirements=False,
-            x_disable_machine_info=True,
-        )
         try:
-            self._run = wandb.init(
-                project=options.project,
-                entity=options.entity,
-                mode=cast(Any, options.mode),
-                id=run.run_id,
-                name=run.folder.name,
-                group=run.study,
-                job_type=run.step or "off_ladder",
-                tags=run.changes or None,
-                config=run.asked,
-                dir=run.folder,
-                resume="allow" if options.mode == "online" else None,
-                reinit="finish_previous",
-                settings=quiet,
+            self._run = _wandb_run(options, run, options.mode)
+        except Exception as error:  # what it raises without a server, a login or a network is of many kinds
+            if options.mode != "online":
+                raise
+            log.warning(
+                "logger.mode=online: %s; this start is mirrored offline: `wandb sync %s` uploads it, and so does the"
+                " next start",
+                _first_line(error),
+                run.folder / "wandb" / "offline-run-*",
             )
-        except (wandb.errors.UsageError, wandb.errors.CommError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"logger.mode={options.mode}: {reason}; log in, or use logger.mode=offline") from None
+            wandb.teardown()  # or the run that was not opened would count as open
+            self._run = _wandb_run(options, run, "offline")
         self._artifact = f"run-{run.run_id[:16]}"
         self._known = self._run.step  # online, the server keeps what it was sent before
 
@@ -103,28 +91,79 @@ class WandbMirror:
         self._run.finish()
 
 
+def _wandb_run(options: Logger, run: MirroredRun, mode: str) -> Any:
+    """An open W&B run, which asks the machine for nothing and waits `logger.init_timeout` for a server."""
+    import wandb
+
+    quiet = wandb.Settings(
+        silent=True,
+        console="off",
+        disable_code=True,
+        disable_git=True,
+        init_timeout=options.init_timeout,
+        login_timeout=options.init_timeout,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+        x_disable_machine_info=True,
+    )
+    return wandb.init(
+        project=options.project,
+        entity=options.entity,
+        mode=cast(Any, mode),
+        id=run.run_id,
+        name=run.folder.name,
+        group=run.study,
+        job_type=run.step or "off_ladder",
+        tags=run.changes or None,
+        config=run.asked,
+        dir=run.folder,
+        resume="allow" if mode == "online" else None,
+        reinit="finish_previous",
+        settings=quiet,
+    )
+
+
 class TensorBoardMirror:
-    """Event files below the run directory, written anew by each session."""
+    """An event file below the run directory, written anew by each session.
+
+    TensorBoard's own writer works in a thread, whose errors are tracebacks and come an epoch late.
+    """
 
     def __init__(self, options: Logger, run: MirroredRun) -> None:
         """Open the mirror below the run's folder. Raises MissingExtraError."""
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.summary.writer.record_writer import RecordWriter
         except ImportError:
             raise MissingExtraError(
                 "logger=tensorboard needs the package tensorboard: pip install tensorboard"
             ) from None
-        shutil.rmtree(run.folder / "tensorboard", ignore_errors=True)
-        self._writer = SummaryWriter(str(run.folder / "tensorboard"))
+        folder = run.folder / "tensorboard"
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir()
+        self._event = Event
+        # named as the programs that read it expect
+        self._path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        self._writer = RecordWriter(open(self._path, "wb"))  # noqa: SIM115 - open until `close`
+        self._write(file_version="brain.Event:2")
 
     def log(self, line: Line) -> None:
         """Add the line of one epoch as scalars, at its optimizer step."""
-        for key, value in line.items():
-            if key != "step" and value is not None:
-                self._writer.add_scalar(key, value, line["step"])
+        if not self._path.exists():
+            self.close()
+            raise FileNotFoundError(f"{self._path} is gone")
+        values = {key: value for key, value in line.items() if key != "step" and value is not None}
+        scalars = [{"tag": key, "simple_value": value} for key, value in values.items()]
+        self._write(step=line["step"], summary={"value": scalars})
+
+    def _write(self, **content: Any) -> None:
+        self._writer.write(self._event(wall_time=time.time(), **content).SerializeToString())
+        self._writer.flush()
 
     def close(self) -> None:
-        """Write out and close the event file."""
+        """Close the event file."""
         self._writer.close()
 
 
@@ -132,17 +171,43 @@ class Mirrors:
     """The mirrors that the logger asks for, each behind a fault barrier of its own."""
 
     def __init__(self, options: Logger, run: MirroredRun, *, enabled: bool = True) -> None:
-        """Open the mirrors, on one rank only (`enabled`). Raises MissingExtraError or ConfigError."""
+        """Open the mirrors, on one rank only (`enabled`). Raises MissingExtraError."""
+        self._options, self._run = options, run
         self._mirrors: dict[str, Mirror] = {}
-        self._artifacts = options.artifacts
-        for name in options.chosen if enabled else ():
-            try:
-                self._mirrors[name] = LOGGERS[name].load()(options, run)
-            except (ConfigError, MissingExtraError):
-                self.close()
-                raise
-            except Exception as error:
-                log.warning("the %s mirror could not be opened: %s", name, error)
+        self._dropped: dict[str, float] = {}  # name -> when it may be tried again
+        self._lines: list[Line] = []
+        try:
+            for name in options.chosen if enabled else ():
+                self._open(name, "could not be opened")
+        except MissingExtraError:
+            self.close()
+            raise
+
+    def _open(self, name: str, how: str) -> None:
+        """Open a mirror and give it the lines so far."""
+        try:
+            mirror: Mirror = LOGGERS[name].load()(self._options, self._run)
+            for line in self._lines:
+                mirror.log(line)
+        except MissingExtraError:
+            raise
+        except Exception as error:  # whatever a mirror's library raises must not cost a training run
+            self._drop(name, how, error)
+            return
+        self._dropped.pop(name, None)
+        self._mirrors[name] = mirror
+
+    def _drop(self, name: str, how: str, error: Exception) -> None:
+        """Leave a mirror out for some time; said once."""
+        self._mirrors.pop(name, None)
+        if name not in self._dropped:
+            log.warning(
+                "the %s mirror %s: %s; the run goes on without it, and a later epoch or start catches up",
+                name,
+                how,
+                _first_line(error),
+            )
+        self._dropped[name] = time.monotonic() + RETRY_SECONDS
 
     def replay(self, history: Sequence[Line]) -> None:
         """Repeat the lines written by earlier sessions."""
@@ -150,12 +215,17 @@ class Mirrors:
             self.log(line)
 
     def log(self, line: Line) -> None:
-        """Mirror one line; a failure is logged and ends that mirror, not the run."""
+        """Mirror one line; a failure is logged and drops that mirror, not the run."""
         self._guard("log", line)
+        self._lines.append(line)
+        for name, later in [*self._dropped.items()]:
+            if time.monotonic() >= later:
+                with suppress(MissingExtraError):  # the run goes on
+                    self._open(name, "could not be opened again")
 
     def keep(self, *files: Path) -> None:
         """Hand a finished run's files to the mirrors that take them, where `logger.artifacts` is on."""
-        if self._artifacts:
+        if self._options.artifacts:
             self._guard("keep", files)
 
     def close(self) -> None:
@@ -169,6 +239,9 @@ class Mirrors:
                 continue
             try:
                 getattr(mirror, method)(*arguments)
-            except Exception as error:  # whatever a mirror's library raises must not cost a training run
-                log.warning("the %s mirror stopped: %s", type(mirror).__name__, error)
-                del self._mirrors[name]
+            except Exception as error:  # as above
+                self._drop(name, "stopped", error)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

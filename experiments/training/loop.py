@@ -15,6 +15,7 @@ from experiments.data import MicroBatch
 from experiments.errors import InterruptedRun
 from experiments.randomness import derive
 from experiments.runtime.device import autocast
+from experiments.runtime.signals import unhurried, working
 from experiments.store.origin import until
 from experiments.training.job import Job
 from experiments.training.optim import set_learning_rate
@@ -59,7 +60,8 @@ def run_epoch(job: Job) -> dict[str, Any]:
     job.reporter.end_epoch(line, ended - began, speed)
     _flag_chance(job, line["epoch"])
     if line["epoch"] < job.settings.recipe.epochs and job.ranks.any(job.stop.requested):
-        job.ranks.on_main(job.checkpoints.wait)
+        with unhurried():
+            job.ranks.on_main(job.checkpoints.wait)
         raise InterruptedRun(f"stopped after epoch {line['epoch']} with a checkpoint: the same command continues")
     return line
 
@@ -130,6 +132,7 @@ def train_step(job: Job, batches: Iterable[MicroBatch]) -> Tensor:
     set_learning_rate(state.optimizer, job.rate(step))
     total = torch.zeros((), device=job.device)
     for position, batch in enumerate(batches, start=1):
+        working()
         with _gradients_shared(job.network, position == job.layout.accumulation):
             loss = forward(job, batch, step)
             state.scaler.scale(loss * share).backward()
@@ -189,13 +192,15 @@ def save(job: Job) -> None:
     if job.ranks.main:
         listed = {"history": job.run_dir.history(), "starts": until(job.starts, job.step)}
         record = {**job.state.record(job.ranks), **listed}
-        job.checkpoints.save(job.step, tensors, record)
+        with unhurried():  # it waits for the one before
+            job.checkpoints.save(job.step, tensors, record)
 
 
 def stop_here(job: Job) -> None:
     """Save, wait until it is on disk, and leave."""
-    save(job)
-    job.ranks.on_main(job.checkpoints.wait)
+    with unhurried():
+        save(job)
+        job.ranks.on_main(job.checkpoints.wait)
     raise InterruptedRun(
         f"stopped after step {job.step} of {job.total_steps} with a checkpoint: the same command continues"
     )

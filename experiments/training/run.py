@@ -16,6 +16,7 @@ from experiments.errors import ClaimedError, DivergedError, InterruptedRun, Stor
 from experiments.runtime.device import pick_device, process_switches
 from experiments.runtime.distributed import Ranks, detected, ranks_of
 from experiments.runtime.failures import machine_failures
+from experiments.runtime.signals import StopFlag, stop_requested
 from experiments.store import atomic
 from experiments.store.checkpoint import Loaded, save_weights
 from experiments.store.lock import claim
@@ -47,7 +48,13 @@ def run(settings: Settings) -> dict[str, Any]:
     rendezvous = detected()
     device = pick_device(settings.device, rendezvous.local_rank)
     switches = process_switches(device, settings.threads, settings.precision, settings.deterministic)
-    with switches, ranks_of(rendezvous, device) as ranks, ExitStack() as stack, machine_failures():
+    with (
+        StopFlag() as stop,
+        switches,
+        ranks_of(rendezvous, device) as ranks,
+        ExitStack() as stack,
+        machine_failures(ranks.verdict),
+    ):
         # ---- the record
         checksum, weights = ranks.on_main(lambda: _contents(settings))
         settings = settings.replace(data=dataclasses.replace(settings.data, checksum=checksum), init_weights=weights)
@@ -56,10 +63,17 @@ def run(settings: Settings) -> dict[str, Any]:
         sealed = ranks.on_main(lambda: _take(run_dir, settings, identity, device, ranks.world_size, stack))
         if sealed is not None:
             return _repeat(sealed, run_dir, ranks)
+        _leave_if_asked(ranks)
         # ---- the work
         stack.enter_context(_failure_recorded(run_dir, ranks))
-        stack.enter_context(machine_failures())  # a killed data worker may be noticed while the others are closed
-        return _work(settings, identity, ranks, device, run_dir, stack)
+        stack.enter_context(machine_failures(ranks.verdict))  # also what is noticed while things are closed
+        return _work(settings, identity, ranks, device, run_dir, stop, stack)
+
+
+def _leave_if_asked(ranks: Ranks) -> None:
+    """Stop before the first step where a signal asks any rank for it; all ranks call this at the same point."""
+    if ranks.any(stop_requested()):
+        raise InterruptedRun("stopped before its first step, with nothing to save: the same command goes on")
 
 
 def _contents(settings: Settings) -> list[str | None]:
@@ -70,6 +84,7 @@ def _contents(settings: Settings) -> list[str | None]:
 @contextmanager
 def _failure_recorded(run_dir: RunDir, ranks: Ranks) -> Iterator[None]:
     """Leave error.json after an error, unless there is a checkpoint or a record for it, or the run is another's now."""
+    ranks.when_lost = run_dir.fail
     try:
         with run_dir.owned():
             yield
@@ -119,16 +134,18 @@ def _work(
     ranks: Ranks,
     device: torch.device,
     run_dir: RunDir,
+    stop: StopFlag,
     stack: ExitStack,
 ) -> dict[str, Any]:
     """Train, evaluate and seal; everything opened here is closed by `stack`, also after an error."""
     # ---- data
     source = open_data(settings, device=device)
     stack.callback(source.close)
+    _leave_if_asked(ranks)
     # ---- network and everything that changes with it
-    job = Job.of(settings, source, run_dir, device=device, ranks=ranks, identity=identity, report=ranks.main)
+    job = Job.of(settings, source, run_dir, device=device, ranks=ranks, identity=identity, stop=stop, report=ranks.main)
     stack.callback(job.checkpoints.close)
-    stack.enter_context(job.stop)
+    _leave_if_asked(ranks)
     # ---- resume
     history = resume(job)
     mirrored = MirroredRun(
@@ -138,6 +155,7 @@ def _work(
     stack.callback(mirrors.close)
     mirrors.replay(history)
     announce(job)
+    _leave_if_asked(ranks)
     # ---- epochs
     try:
         with job.reporter:

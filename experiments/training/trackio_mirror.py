@@ -28,6 +28,9 @@ class TrackioMirror:
             import trackio
         except ImportError:
             raise MissingExtraError("logger=trackio needs trackio: pip install trackio") from None
+        Path(os.environ["TRACKIO_DIR"]).mkdir(
+            parents=True, exist_ok=True
+        )  # its own thread would lose the lines instead
         space = options.space if options.mode == "online" else None
         with _quiet(), _without(ELSEWHERE):
             if space is None:

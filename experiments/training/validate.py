@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from experiments.data import DataSource
 from experiments.runtime.device import autocast
 from experiments.runtime.distributed import Ranks
+from experiments.runtime.signals import working
 
 TOP = 5
 
@@ -40,6 +41,7 @@ def validate(
     network.eval()
     size, parts = 0, []
     for images, labels in source.evaluate(ranks.rank, ranks.world_size):
+        working()
         count = len(labels)
         size = size or count
         if count < size:  # the last batch: one shape for all, so that nothing is compiled or tuned for its sake

@@ -23,11 +23,12 @@ SUITES = {
     "hostile": 500,
     "records": 400,
     "kill": 200,
-    "resume": 360,
+    "resume": 420,
     "controls": 20,
-    "signals": 100,
+    "signals": 300,
     "owners": 500,
     "starts": 50,
+    "studies": 200,
 }
 
 

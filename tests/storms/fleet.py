@@ -158,8 +158,12 @@ def only_run(runs_dir: Path) -> Path:
 
 
 def outcome(runs_dir: Path) -> dict[str, bytes]:
+    """What must not depend on interruptions, of the one run below `runs_dir`."""
+    return outcome_of(only_run(runs_dir))
+
+
+def outcome_of(run: Path) -> dict[str, bytes]:
     """What must not depend on interruptions: the compared files' bytes, result.json without its timing fields."""
-    run = only_run(runs_dir)
     files = {name: (run / name).read_bytes() if (run / name).exists() else b"missing" for name in COMPARED}
     if files["result.json"] != b"missing":
         record = comparable(json.loads(files["result.json"]))

@@ -140,7 +140,7 @@ def trial(index: int, references: list[Reference]) -> str | None:
 
 
 def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
-    """`count` resumes: every step of every reference run at the full size of 360."""
+    """`count` resumes: every step of every reference run at the full size of 420."""
     with tempfile.TemporaryDirectory(prefix="resume-") as name:
         chosen = RESUMED[: max(1, min(count, len(RESUMED)))]
         references = [reference_of(variant, Path(name) / variant.name) for variant in chosen]

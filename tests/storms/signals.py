@@ -1,15 +1,20 @@
-"""SIGTERM, SIGUSR1 and SIGINT at random moments of a run on one rank and on two.
+"""SIGTERM, SIGUSR1 and SIGINT from the import of the program to the sealed record, on one rank and on two.
 
-All ranks must stop after the same step, with a checkpoint of it, exit with the documented code within 30 s, and finish
-as the undisturbed run when the same command is given again. On two ranks the signal reaches one of them or both.
+A third of the trials strike at a random moment between two steps: all ranks must stop after the same step, with a
+checkpoint of it. A third strike as a phase of the run begins, which is most often before the first step or at the end.
+A third strike a bare `python run.py` anywhere, its imports included, once it answers signals at all. Always the exit
+code is the documented one within 30 s, or the run is done, and the same command then finishes as the undisturbed run.
+On two ranks the signal reaches one of them or both.
 """
 
+import importlib
+import os
 import random
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +26,47 @@ from tests.storms.variants import EVERYTHING_ON, Variant
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 LONGEST_EXIT = 30.0  # seconds
+START_SECONDS = 4.0  # of `python run.py` until it trains
 SIZE = ("recipe.epochs=5", "batch.size=8", "batch.micro=4")
 VARIANT = Variant("kernel_7", ("+step=kernel_7", *EVERYTHING_ON, *SIZE))
+
+
+# Where a signal strikes as a function is entered: (module, object, function).
+PHASES = {
+    "settings": ("experiments.config.compose", "", "settings_from"),
+    "hashing the data": ("experiments.training.run", "", "_contents"),
+    "claim": ("experiments.training.run", "", "claim"),
+    "data": ("experiments.training.run", "", "open_data"),
+    "network": ("experiments.training.job", "", "build_state"),
+    "resume": ("experiments.training.run", "", "resume"),
+    "announcement": ("experiments.training.run", "", "announce"),
+    "first step": ("experiments.training.loop", "", "train_step"),
+    "evaluation": ("experiments.training.loop", "", "validate"),
+    "checkpoint": ("experiments.store.checkpoint", "Checkpoints", "_write"),
+    "seal": ("experiments.training.run", "", "compose_result"),
+}
+ALONE = ("settings",)  # before the ranks have met, a signal to one of them is no news to the others: both get it
+MAIN_ONLY = ("claim", "checkpoint", "seal")  # what rank 0 does for all
+
+
+def strike_at(phase: str, number: signal.Signals, then: Callable[[], None]) -> Callable[[], None]:
+    """Do `then`, and send this process a signal as it first enters a phase."""
+
+    def prepare() -> None:
+        then()
+        module, owner, name = PHASES[phase]
+        place: Any = importlib.import_module(module)
+        place = getattr(place, owner) if owner else place
+        function, left = getattr(place, name), [number]
+
+        def struck(*arguments: Any, **options: Any) -> Any:
+            if left:
+                os.kill(os.getpid(), left.pop())
+            return function(*arguments, **options)
+
+        setattr(place, name, struck)
+
+    return prepare
 
 
 def note_steps(file: Path) -> Callable[[], None]:
@@ -43,8 +87,17 @@ def note_steps(file: Path) -> Callable[[], None]:
     return prepare
 
 
-def start_ranks(runs_dir: Path, folder: Path, ranks: int) -> list[fleet.Child]:
-    """Start one run on `ranks` processes as torchrun would; they note their steps in folder/rank<i>."""
+def start_ranks(
+    runs_dir: Path,
+    folder: Path,
+    ranks: int,
+    overrides: Sequence[str] | None = None,
+    strike: Callable[[int, Callable[[], None]], Callable[[], None]] = lambda rank, prepare: prepare,
+) -> list[fleet.Child]:
+    """Start one run on `ranks` processes as torchrun would; they note their steps in folder/rank<i>.
+
+    `strike` may add something to what the process of a rank does first.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -52,8 +105,8 @@ def start_ranks(runs_dir: Path, folder: Path, ranks: int) -> list[fleet.Child]:
     for rank in range(ranks):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         env = {name: str(value) for name, value in place.items()} if ranks > 1 else None
-        prepare = note_steps(folder / f"rank{rank}")
-        children.append(fleet.start(VARIANT.command(runs_dir), folder / f"log{rank}", prepare, env))
+        prepare = strike(rank, note_steps(folder / f"rank{rank}"))
+        children.append(fleet.start(overrides or VARIANT.command(runs_dir), folder / f"log{rank}", prepare, env))
     return children
 
 
@@ -92,14 +145,72 @@ def interrupted(folder: Path, ranks: int, seconds: float, random_: random.Random
     return what, None
 
 
+def struck_in_phase(folder: Path, ranks: int, phase: str, random_: random.Random) -> tuple[str, str | None]:
+    """Signal a run as it enters a phase: what was done, and what went wrong."""
+    number, receivers = random_.choice(SIGNALS), random_.sample(range(ranks), random_.randint(1, ranks))
+    if phase in ALONE:
+        receivers = list(range(ranks))
+    elif phase in MAIN_ONLY:
+        receivers = [0]
+
+    def strike(rank: int, prepare: Callable[[], None]) -> Callable[[], None]:
+        return strike_at(phase, number, prepare) if rank in receivers else prepare
+
+    began = time.monotonic()
+    children = start_ranks(folder / "runs", folder, ranks, None, strike)
+    return f"{number.name} to rank {receivers} of {ranks} at {phase}", _ended_well(children, folder, began)
+
+
+def struck_anywhere(folder: Path, seconds: float, random_: random.Random) -> tuple[str, str | None]:
+    """Signal `python run.py` at any moment after it has begun to answer: what was done, and what went wrong."""
+    number = random_.choice(SIGNALS)
+    child = fleet.spawn(VARIANT.command(folder / "runs"), folder / "log")
+    while child.poll() is None and not _answers(child.pid):
+        time.sleep(0.001)
+    pause = random_.uniform(0, START_SECONDS + seconds)
+    deadline = time.monotonic() + pause
+    while time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.001)
+    child.send(number)
+    what = f"{number.name} to python run.py after {pause:.2f} s"
+    return what, _ended_well([child], folder, time.monotonic())
+
+
+def _answers(pid: int) -> bool:
+    """Whether a process has a handler for SIGTERM."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    return bool(int(status.split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def _ended_well(children: Sequence[fleet.Child], folder: Path, began: float) -> str | None:
+    """What is wrong with how struck processes ended: code 75 in time, or the run is done."""
+    codes = [child.wait(120) for child in children]
+    waited, text = time.monotonic() - began, children[0].text()
+    done = any((folder / "runs").glob("*/result.json"))
+    if "Traceback" in text:
+        return f"a traceback: {text[-500:]}"
+    if not done and codes != [InterruptedRun.exit_code] * len(codes):
+        return f"exit codes {codes}: {text[-500:]}"
+    return f"{waited:.1f} s until all had ended" if waited > LONGEST_EXIT + START_SECONDS else None
+
+
 def trial(index: int, seed: int, references: dict[int, tuple[dict[str, bytes], float]]) -> str | None:
     """One interrupted run; what went wrong, or None."""
     random_ = random.Random(f"signals {seed} {index}")
-    ranks = 1 + index % 2
+    kind, ranks = index % 3, 1 + index // 3 % 2
+    ranks = 1 if kind == 2 else ranks
     files, seconds = references[ranks]
     with tempfile.TemporaryDirectory(prefix="signals-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        what, problem = interrupted(folder, ranks, seconds, random_)
+        if kind == 0:
+            what, problem = interrupted(folder, ranks, seconds, random_)
+        elif kind == 1:
+            what, problem = struck_in_phase(folder, ranks, list(PHASES)[index // 3 % len(PHASES)], random_)
+        else:
+            what, problem = struck_anywhere(folder, seconds, random_)
         if problem:
             return f"{what}: {problem}"
         again = start_ranks(folder / "runs", folder, ranks)
@@ -123,7 +234,7 @@ def undisturbed(ranks: int) -> tuple[dict[str, bytes], float]:
 
 
 def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
-    """`count` signals, every second one to a run on two ranks."""
+    """`count` signals: between steps, at phases and anywhere, a third to runs on two ranks."""
     references = {ranks: undisturbed(ranks) for ranks in (1, 2)}
     jobs = max(1, jobs // 2)  # half of the runs have two processes
     results = fleet.every(partial(trial, seed=seed, references=references), count, jobs, "signals")
@@ -131,7 +242,8 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
     return {
         "passed": len(results) - len(failures),
         "total": len(results),
-        "what": f"signals at random moments, 1 and 2 ranks: one stop step, at most one step lost, exit code"
-        f" {InterruptedRun.exit_code} within {LONGEST_EXIT:.0f} s, identical after resuming",
+        "what": f"signals from import to seal ({len(PHASES)} phases, and random moments), 1 and 2 ranks: one stop step,"
+        f" at most one step lost, exit code {InterruptedRun.exit_code} within {LONGEST_EXIT:.0f} s or done, identical"
+        " after resuming",
         "failures": fleet.listed(failures),
     }

@@ -30,9 +30,10 @@ SUBSET = {
     "kill": 16,
     "resume": 15,
     "controls": 8,
-    "signals": 6,
+    "signals": 9,
     "owners": 10,
     "starts": 4,
+    "studies": 6,
 }
 
 

@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -97,6 +99,24 @@ def test_the_state_is_copied_before_save_returns(tmp_path: Path, monkeypatch: py
     assert loaded is not None
     assert torch.equal(loaded.tensors["model.fc.weight"], tensors_of(1)["model.fc.weight"])
     assert loaded.state == {"best": [1.0]}
+
+
+def test_closing_leaves_the_save_under_way_its_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that an error ends closes its store while the thread still writes."""
+    store, write, closing = Checkpoints(tmp_path, RUN), Checkpoints._write, threading.Event()
+
+    def late(*arguments: Any) -> None:
+        closing.wait(10)
+        time.sleep(0.1)
+        write(*arguments)
+
+    monkeypatch.setattr(Checkpoints, "_write", late)
+    store.save(3, tensors_of(3), {})
+    threading.Timer(0.05, closing.set).start()
+    store.close()
+    loaded = Checkpoints(tmp_path, RUN).load()
+    assert loaded is not None
+    assert loaded.tensors.keys() == tensors_of(3).keys()
 
 
 def test_two_generations_are_kept_and_a_thousand_saves_leave_no_more(

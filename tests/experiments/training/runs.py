@@ -110,5 +110,5 @@ class StopAfter:
 def stopping(patch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
     """Runs in this block are asked to stop after their step number `steps`, counted from 0."""
     with patch.context() as inner:
-        inner.setattr("experiments.training.job.StopFlag", lambda: StopAfter(steps))
+        inner.setattr("experiments.training.run.StopFlag", lambda: StopAfter(steps))
         yield

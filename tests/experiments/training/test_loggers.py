@@ -1,15 +1,19 @@
 """Mirrors of the record."""
 
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments.config.settings import Logger
+from experiments.data import with_checksum
 from experiments.errors import ConfigError, InterruptedRun, MissingExtraError
 from experiments.store.run_dir import RunDir
 from experiments.training import run as engine
@@ -100,6 +104,76 @@ def test_several_mirrors_at_once_and_one_that_fails(
         assert words in caplog.text
         events = EventAccumulator(str(run / "tensorboard")).Reload()
         assert [event.step for event in events.Scalars("top1")] == [line["step"] for line in lines(run)]
+
+
+def scalars(run: Path, key: str) -> list[int]:
+    """The steps at which TensorBoard has a value."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return [event.step for event in EventAccumulator(str(run / "tensorboard")).Reload().Scalars(key)]
+
+
+@pytest.mark.parametrize("when", ["before the run", "in mid-run", "in mid-run, and stays"])
+def test_a_file_where_tensorboards_folder_should_be(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: Any
+) -> None:
+    """One warning, no traceback; once the file is gone, a later epoch catches up, or else the next start does."""
+    pytest.importorskip("tensorboard")
+    from experiments.training import loggers
+
+    monkeypatch.setattr(loggers, "RETRY_SECONDS", 0.0)
+    settings = settings_of(tmp_path, "logger=tensorboard", "recipe.epochs=5")
+    place = RunDir.locate(settings.replace(data=with_checksum(settings.data))).path / "tensorboard"
+    if when == "before the run":
+        place.parent.mkdir(parents=True)
+        place.write_text("")
+    true_epoch, epochs = engine.run_epoch, itertools.count(1)
+
+    def epoch(job: Any) -> Any:
+        line, number = true_epoch(job), next(epochs)
+        if number == 2 and when != "before the run":
+            shutil.rmtree(place)
+            place.write_text("")
+        if number == 4 and not when.endswith("stays"):
+            place.unlink()
+        return line
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "run_epoch", epoch)
+        if when.endswith("stays"):
+            with stopping(monkeypatch, 15), pytest.raises(InterruptedRun):
+                engine.run(settings)
+            place.unlink()
+        engine.run(settings)
+    assert len([record for record in caplog.records if "mirror" in record.message]) == 1, caplog.text
+    assert "a later epoch or start catches up" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
+    assert scalars(place.parent, "top1") == [line["step"] for line in lines(place.parent)]
+
+
+def test_wandb_online_without_a_server_is_mirrored_offline(tmp_path: Path) -> None:
+    """In a bounded time and a process of its own; the history is complete, and the warning names how to upload it."""
+    pytest.importorskip("wandb")
+    nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": 40 * "0"}
+    online = ("logger=wandb", "logger.mode=online", "logger.init_timeout=2")
+    began = time.monotonic()
+    done = launch(command(tmp_path, *online, "recipe.ema=0.9"), **nowhere)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert time.monotonic() - began < 60  # of wandb's own 90
+    assert "Traceback" not in done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if "logger.mode=online: " in line]
+    assert "mirrored offline: `wandb sync" in said
+    run = only_run(tmp_path)
+    assert wandb_history(run) == lines(run)
+
+
+def test_a_file_where_trackios_folder_should_be(tmp_path: Path) -> None:
+    pytest.importorskip("trackio")
+    (tmp_path / "trackio").write_text("")
+    done = launch(command(tmp_path, "logger=trackio"), TRACKIO_DIR="")
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = [line for line in done.stderr.splitlines() if "trackio" in line]
+    assert len(said) == 1 and "the trackio mirror could not be opened" in said[0]
 
 
 def test_a_missing_package_closes_the_mirrors_that_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
