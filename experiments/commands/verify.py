@@ -7,22 +7,22 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
-
-import yaml
 
 from experiments.config.identity import ids_follow
 from experiments.errors import StorageError
 from experiments.store.result import read_record
 from experiments.store.run_dir import RunDir, read_lines
+from experiments.strict_yaml import read_mapping
 from experiments.studies.frozen import read_study
-from roadmap.files import parsed
+from roadmap.escape import visible
 from roadmap.seals import RECORD, SEALED, SMALL, WEIGHTS, differing
 
 DEPTH = 4  # folders below RUNS that are searched
 STUDIES = "studies"
-IGNORED = (STUDIES, "bench", "checkpoints")  # ours, but no runs
+IGNORED = (STUDIES, "bench", "checkpoints", "starts")  # ours, but no runs
 UNFINISHED = "without a result"
 
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     counts, bad = Counter[str](), 0
     for fault in faults_below(options.runs, options.weights, counts):
         bad += 1
-        print(_printable(f"{fault.path}: {fault.why}"))
+        print(visible(f"{fault.path}: {fault.why}"))
     print(_summary(counts, bad, options.weights))
     return StorageError.exit_code if bad else 0
 
@@ -84,6 +84,8 @@ def _run_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
 def _faults_of(folder: Path, weights: bool, counts: "Counter[str]") -> Iterator[Fault]:
     """The bad files of a run that has a record."""
     path = folder / RECORD
+    with suppress(StorageError):  # an archive may be read-only
+        RunDir(folder).finish()  # where a kill came between the seal and the files that go with it
     try:
         record, seals = read_record(path)
     except ValueError as error:
@@ -104,16 +106,15 @@ def _faults_of(folder: Path, weights: bool, counts: "Counter[str]") -> Iterator[
 def _contradictions(place: RunDir, record: dict[str, object]) -> Iterator[Fault]:
     """What the files beside a record from before there were seals say against it."""
     try:
-        config = parsed(place.config.read_bytes())
+        config = read_mapping(place.config)
         ids = {key: config[key] for key in ("run_id", "config_id")}
         if any(record[key] != own for key, own in ids.items()):
             yield Fault(place.config, "is of another run than its record")
         elif not ids_follow({**config, "init_from": config.get("init_weights")}):
             yield Fault(place.config, "its run_id is not that of what it says was asked for")
-    except FileNotFoundError:
-        pass
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        yield Fault(place.config, f"is no config of a run ({' '.join(repr(error).split())[:100]})")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if place.config.exists():
+            yield Fault(place.config, f"is no config of a run ({' '.join(str(error).split())[:100]})")
     try:
         lines = read_lines(place.metrics)
         if lines and (len(lines), lines[-1].get("top1")) != (record["epochs"], record["top1"]):
@@ -125,11 +126,7 @@ def _contradictions(place: RunDir, record: dict[str, object]) -> Iterator[Fault]
 def _summary(counts: "Counter[str]", bad: int, weights: bool) -> str:
     kinds = [f"{counts[kind]} {kind}" for kind in ("sealed", "unsealed", "damaged", UNFINISHED) if counts[kind]]
     away = f"{counts['not here']} not here" if counts["not here"] else "all here"
-    looked = f"weights: {away}, {'read' if weights else 'not read (--weights reads them)'}"
+    how = "read" if weights else "not read (--weights reads them)"
+    looked = f"weights: {f'{away}, {how}' if counts['sealed'] else 'none sealed'}"
     runs = f"{counts['runs']} run{'s' * (counts['runs'] != 1)}"
     return f"{runs}: {', '.join(kinds) or 'none'}; {looked}; {bad} bad files"
-
-
-def _printable(text: str) -> str:
-    """One line that a terminal cannot take for commands."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

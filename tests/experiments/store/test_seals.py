@@ -20,6 +20,7 @@ from experiments.store.run_dir import RunDir
 from experiments.strict_json import dump
 from roadmap.seals import RECORD, SEALED, SealError, differing, digest_of
 from tests.conftest import ROOT
+from tests.experiments.store.test_starts import seal, trained
 
 WEIGHTS = {"last.safetensors": b"some weights", "ema.safetensors": b"their average"}
 RESULTS = ROOT / "results" / "fashion_mnist"
@@ -173,6 +174,19 @@ def test_verify_names_every_bad_file(run: RunDir, tmp_path: Path, capsys: pytest
     assert main(["verify", str(runs), "--weights"]) == 5
     named = [line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()]
     assert named == [str(run.weights), str(run.metrics), "2 runs"]
+
+
+def test_verify_ends_what_a_kill_cut_short_behind_the_seal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = trained(tmp_path / "runs")
+    with monkeypatch.context() as killed:
+        killed.setattr(RunDir, "finish", lambda self: None)
+        seal(left)
+    assert not (left.path / "metrics.jsonl").exists()
+    assert main(["verify", str(tmp_path / "runs"), "--weights"]) == 0
+    assert "1 sealed; weights: all here, read; 0 bad files" in capsys.readouterr().out
+    assert (left.path / "metrics.jsonl").exists()
 
 
 def test_verify_tells_what_is_not_here_and_what_is_unsealed(
