@@ -31,7 +31,7 @@ class Delivery:
         self._loaded, self._seconds = loaded, seconds
         self._orders: queue.Queue[None] = queue.Queue()
         self._arrived: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
-        self._stuck = False
+        self._abandoned = False
         loaded._get_data = self._next
         threading.Thread(target=self._fetch, name="delivery", daemon=True).start()
 
@@ -59,6 +59,7 @@ class Delivery:
                 self._give_up_in_time(time.monotonic() - began)
                 continue
             if isinstance(error, OSError | EOFError):  # what a worker's own work raises comes as an item
+                self._abandon()
                 raise ResourceError(
                     f"the connection to a data worker broke ({error or type(error).__name__}), often because memory ran"
                     " out and the system killed it; fewer workers take less and are the same run"
@@ -69,17 +70,23 @@ class Delivery:
 
     def _give_up_in_time(self, waited: float) -> None:
         """Raise StoppedWaiting where a signal has asked the run to stop, ResourceError once it has waited enough."""
-        self._stuck = True
         if stop_requested() and waited > STOP_SECONDS:
+            self._abandon()
             raise StoppedWaiting(
                 "stopped while it waited for data workers: the same command continues from the last checkpoint"
             )
         if waited > self._seconds:
+            self._abandon()
             raise ResourceError(
                 f"no data worker has delivered anything for {waited:.0f} s (worker_timeout={self._seconds:g}): one is"
                 " stopped, or hangs in its file system; fewer workers or a longer worker_timeout are the same run"
             )
-        self._stuck = False
+
+    def _abandon(self) -> None:
+        """Expect nothing more from the workers; that they end is then no failure, which torch would raise anywhere."""
+        self._abandoned = True
+        torch._C._remove_worker_pids(id(self._loaded))
+        self._loaded._worker_pids_set = False
 
     def end(self) -> None:
         """End the workers, also those that are stopped and answer nothing.
@@ -87,9 +94,7 @@ class Delivery:
         The loader has no public way; otherwise they live as long as any pass, and Python waits for them when it ends.
         """
         workers = list(self._loaded._workers)
-        if self._stuck:
-            torch._C._remove_worker_pids(id(self._loaded))  # or their end would count as a failure
-            self._loaded._worker_pids_set = False
+        if self._abandoned:
             for worker in workers:
                 worker.kill()
         self._loaded._shutdown_workers()
