@@ -46,7 +46,7 @@ def write_run(settings: Settings, weights: Mapping[str, bytes] = MappingProxyTyp
     place.path.mkdir(parents=True)
     config = {"run_id": identity.run_id, "config_id": identity.config_id, **asked}
     described = Pretrained.of_run({**asked, "run_id": identity.run_id}, CLASSES)
-    place.config.write_text(yaml.dump(config, Dumper=_DUMPER, sort_keys=False))
+    place.config.write_text(yaml.safe_dump(config, sort_keys=False))
     place.described.write_bytes(dump(described.config(), indent=1))
     lines = list(_epochs(settings))
     place.metrics.write_bytes(b"".join(map(dump, lines)))
@@ -59,7 +59,6 @@ def write_run(settings: Settings, weights: Mapping[str, bytes] = MappingProxyTyp
 
 
 _TIMES = {"train_seconds": 3.1, "eval_seconds": 0.7, "images_per_second": 612.5}
-_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @cache

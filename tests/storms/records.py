@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from experiments.store.cache import VARIABLE
 from tests.analysis import factory
 from tests.storms import fleet
 from tests.storms.hostile import watch
@@ -118,6 +119,7 @@ def typed(chosen: random.Random, home: Path) -> list[str]:
 
 
 def _watched(work: Callable[[], None], home: Path, report: Path) -> None:
+    os.environ[VARIABLE] = str(home / ".kept")
     watch(home, report)()
     work()
 

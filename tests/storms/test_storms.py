@@ -73,8 +73,10 @@ def hook(event, arguments):
             writers.add(os.path.basename(sys._getframe(1).f_code.co_filename))
 sys.addaudithook(hook)
 sys.argv = ["run.py", *sys.argv[2:]]
-runpy.run_path("run.py", run_name="__main__")
-print("writers", *sorted(writers))
+try:
+    runpy.run_path("run.py", run_name="__main__")
+finally:
+    print("writers", *sorted(writers))
 """
 
 

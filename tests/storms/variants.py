@@ -54,7 +54,7 @@ RESUMED = (
         for step in ("enhanced_recipe", "depthwise", "kernel_7", "layer_norm", "separate_downsampling")
     ),
     _of("kernel_7", *EVERYTHING_ON, *LATER, *SIXTY_STEPS, name="later_keys"),
-    _of("resnet50", "recipe=original", "recipe.lr=0.05", *SIXTY_STEPS, name="fp16, SGD"),
+    _of("resnet50", "recipe=original", "recipe.lr=0.05", *SIXTY_STEPS, name="fp16 and SGD"),
 )
 
 # 3 epochs of 6 steps, a checkpoint every second step.
@@ -70,6 +70,8 @@ KILLED = (
     _of("kernel_7", *EVERYTHING_ON, *EIGHTEEN_STEPS, *_SIZE_FOLDER, "workers=2", name="folder, 2 workers", folder=True),
     _of("kernel_7", *EVERYTHING_ON, *LATER, *EIGHTEEN_STEPS, *_SIZE, name="later_keys"),
     # the loss scaler skips its first steps, which must not leave a momentum that was never written
-    _of("resnet50", "recipe=original", "recipe.lr=0.05", *EIGHTEEN_STEPS, *_SIZE, "precision=fp16", name="fp16, SGD"),
+    _of(
+        "resnet50", "recipe=original", "recipe.lr=0.05", *EIGHTEEN_STEPS, *_SIZE, "precision=fp16", name="fp16 and SGD"
+    ),
 )
 FAULTED = KILLED[1]

@@ -130,7 +130,7 @@ def test_a_stopped_rank_is_not_waited_for_without_end(
     ]
     try:
         deadline = time.monotonic() + 120
-        while not any(tmp_path.glob("*/metrics.jsonl")):
+        while not any(tmp_path.rglob("metrics.jsonl")):
             assert time.monotonic() < deadline and not any(rank.poll() for rank in ranks)
             time.sleep(0.02)
         time.sleep(1.5)  # both have shown life
