@@ -1,12 +1,14 @@
 """Gains over a reference, row by row: intervals under one noise level, Holm's p, verdicts, and two further methods."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import stats
-from roadmap.effects.noise import AdditiveModel, Means
+from roadmap.effects.noise import NO_SPREAD, AdditiveModel, Array, Means
 
 FINISHED, PARTIAL, DIVERGED, FAILED, HALF, MISSING = "finished", "partial", "diverged", "failed", "half done", "missing"
 NO_EFFECT = "no effect"  # of a step whose change has nothing to do in these runs: it is the step before it
@@ -22,6 +24,15 @@ def means_of(finished: pd.DataFrame, cell: str) -> tuple[Means | None, dict[str,
     return model.fit(finished["top1"].to_numpy()), cells, model.blocked
 
 
+def gain_weights(row: Any, cells: Mapping[str, int]) -> Array | None:
+    """Weights (1, cells) of a row's gain over its parent; None where one of the two has no mean."""
+    if row.step not in cells or row.parent not in cells:
+        return None
+    weights = np.zeros((1, len(cells)))
+    weights[0, cells[row.step]], weights[0, cells[row.parent]] = 1, -1
+    return weights
+
+
 def with_gains(table: pd.DataFrame, means: Means | None, cells: dict[str, int]) -> pd.DataFrame:
     """Add gain over the parent, its interval, p, Holm's p, the verdict, what could be found and what is needed.
 
@@ -30,14 +41,13 @@ def with_gains(table: pd.DataFrame, means: Means | None, cells: dict[str, int]) 
     blank = dict.fromkeys(("gain", "gain_low", "gain_high", "p", "mde", "seeds_needed"), math.nan)
     by_step = table.set_index("step")
     rows = []
-    for step, parent in zip(table["step"], table["parent"], strict=True):
+    for one in table.itertuples():
         row = dict(blank)
-        if means is not None and step in cells and parent in cells:
-            weights = np.zeros((1, len(cells)))
-            weights[0, cells[step]], weights[0, cells[parent]] = 1, -1
+        weights = gain_weights(one, cells)
+        if means is not None and weights is not None:
             value, low, high, p = (float(part[0]) for part in means.intervals(weights))
-            row["gain"] = value
-            pair = by_step.loc[[step, parent]]
+            row["gain"] = value = 0.0 if abs(value) < NO_SPREAD else value
+            pair = by_step.loc[[one.step, one.parent]]
             if pair["n"].min() >= 2 and not pair["diverged"].any():  # survivors of a divergence are no fair sample
                 row |= {"gain_low": low, "gain_high": high, "p": p}
                 row["mde"] = stats.detectable(float(means.contrast(weights)[1][0]), means.df)

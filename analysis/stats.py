@@ -116,25 +116,3 @@ def sampling_error_of_gain(top1: float, parent: float, images: int) -> float:
     """
     disagree = min(1.0, (100 - top1 + 100 - parent) / 100)
     return 100 * math.sqrt(max(0.0, disagree - ((top1 - parent) / 100) ** 2) / images)
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """Spearman's rho with the interval of Bonett and Wright (2000); NaN bounds below five pairs."""
-    if len(a) < 3 or len(set(a)) == 1 or len(set(b)) == 1:
-        return Interval(math.nan, math.nan, math.nan)
-    test = stats.spearmanr(a, b)
-    rho = float(test.statistic)
-    if len(a) < 5:
-        return Interval(rho, math.nan, math.nan)
-    z = math.atanh(max(-0.9999999, min(0.9999999, rho)))
-    half = stats.norm.ppf((1 + confidence) / 2) * math.sqrt((1 + rho**2 / 2) / (len(a) - 3))
-    return Interval(rho, math.tanh(z - half), math.tanh(z + half), float(test.pvalue))
-
-
-def share(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
-    """A proportion with its exact (Clopper-Pearson) interval; p is of a true share of one half."""
-    if not trials:
-        return Interval(math.nan, math.nan, math.nan)
-    test = stats.binomtest(successes, trials)
-    ci = test.proportion_ci(confidence, method="exact")
-    return Interval(successes / trials, float(ci.low), float(ci.high), float(test.pvalue))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis import stats
 from analysis.agreement import Agreement
 from analysis.gains import DIVERGED, FAILED, GAIN, HALF, LOSS, MISSING, NO_EFFECT, NOISE, SINGLE
 from analysis.ladder import Ladder
@@ -108,28 +107,40 @@ def _noise(ladder: Ladder) -> list[str]:
     return lines
 
 
-def _interval(value: stats.Interval, form: str = "{:.2f}") -> str:
-    shown = [
-        form.format(number).replace("-", "−").replace("%", " %") for number in (value.estimate, value.low, value.high)
-    ]
-    return f"{shown[0]} (95 % interval {shown[1]} to {shown[2]})" if math.isfinite(value.low) else shown[0]
+def _two(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _agreement(agreement: Agreement, published: str) -> list[str]:
+    """How far the gains are in the published order, beside what noise and another regime leave of such an order."""
     apart = " (the recipe's row apart)" if math.isfinite(agreement.paper_recipe_gain) else ""
-    lines = [
-        f"Agreement with {published} over {len(agreement.steps)} steps{apart}: rank correlation of "
-        f"top-1 {_interval(agreement.values)}, of gains {_interval(agreement.gains)}; {agreement.matching} of "
-        f"{len(agreement.steps)} gains have {published}'s sign: {_interval(agreement.signs, '{:.0%}')}."
+    bounds = [
+        f"{words} {_two(one.low)} to {_two(one.high)}"
+        for one, words in ((agreement.over_noise, "over the noise of runs"), (agreement.over_steps, "over steps"))
+        if math.isfinite(one.low)
     ]
-    if agreement.clear_steps:
+    intervals = f" (95 % interval {', '.join(bounds)})" if bounds else ""
+    lines = [
+        f"Agreement with {published} over {len(agreement.steps)} steps{apart}: rank correlation of the gains "
+        f"{_two(agreement.over_steps.estimate)}{intervals}."
+    ]
+    if math.isfinite(agreement.ceiling.estimate):
+        one = agreement.ceiling
         lines.append(
-            f"Of the {agreement.clear_steps} steps with a verdict, {_interval(agreement.clear, '{:.0%}')} have "
-            f"{published}'s sign."
+            f"What could be reached: were the noise-free gains in {published}'s very order, this noise would leave "
+            f"{_two(one.estimate)} on average (95 % of the time {_two(one.low)} to {_two(one.high)})."
+        )
+    if agreement.regimes is not None:
+        one, (first, second) = agreement.regimes, agreement.regime_names
+        lines.append(
+            f"For comparison, {published}'s own regimes {first} and {second}: {_two(one.estimate)} (95 % interval over "
+            f"steps {_two(one.low)} to {_two(one.high)})."
         )
     if math.isfinite(agreement.recipe_gain):
+        one = agreement.recipe_difference
+        interval = f" (95 % interval {signed(one.low)} to {signed(one.high)})" if math.isfinite(one.low) else ""
         lines.append(
-            f"The recipe's own gain: {signed(agreement.recipe_gain)}; "
-            f"{published}'s: {signed(agreement.paper_recipe_gain)}."
+            f"The recipe's own gain: {signed(agreement.recipe_gain)}; {published}'s: "
+            f"{signed(agreement.paper_recipe_gain)}; difference {signed(one.estimate)}{interval}."
         )
     return lines

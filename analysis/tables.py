@@ -51,6 +51,12 @@ def _gain(row: Any) -> str:
     return f"{signed(row.gain)} [{signed(row.gain_low)}, {signed(row.gain_high)}]"
 
 
+def _difference(row: Any) -> str:
+    low = getattr(row, "gain_difference_low", math.nan)  # the published ladder is not compared with itself
+    interval = f" {_pair(low, row.gain_difference_high)}" if math.isfinite(low) else ""
+    return signed(row.gain_difference) + interval
+
+
 COLUMNS = (
     Column("step", lambda row: row.label, lambda row: row.order),
     Column("GMACs", lambda row: plain(row.gmacs), lambda row: row.gmacs),
@@ -62,7 +68,7 @@ COLUMNS = (
     Column("paper", lambda row: plain(row.paper_top1), lambda row: row.paper_top1),
     Column("difference", lambda row: signed(row.difference), lambda row: row.difference),
     Column("paper's gain", lambda row: signed(row.paper_gain), lambda row: row.paper_gain),
-    Column("difference of gains", lambda row: signed(row.gain_difference), lambda row: row.gain_difference),
+    Column("difference of gains [95 % CI]", lambda row: _difference(row), lambda row: row.gain_difference),
 )
 NOISE_COLUMNS = (
     COLUMNS[0],
@@ -88,7 +94,7 @@ def _pair(low: float, high: float) -> str:
 def columns_of(ladder: Ladder, columns: tuple[Column, ...] = COLUMNS) -> tuple[Column, ...]:
     """The columns that say something about this ladder: those that would be empty, or 0 by definition, are left out."""
     rows = list(ladder.table.itertuples())
-    idle = ("paper", "difference", "paper's gain", "difference of gains") if ladder.is_paper else ()
+    idle = ("paper", "difference", "paper's gain", "difference of gains [95 % CI]") if ladder.is_paper else ()
     kept = (c for c in columns if c.head not in idle and any(c.text(row) != "–" for row in rows))
     return tuple(replace(c, head=c.head.replace("paper", ladder.publication)) for c in kept)
 

@@ -193,24 +193,3 @@ def test_sampling_error_is_binomial_and_the_bound_holds():
         hard = random.random(images)
         gains.append(100 * ((hard < 0.85).mean() - ((hard + 0.05 * random.random(images)) < 0.83).mean()))
     assert np.std(gains) <= stats.sampling_error_of_gain(85, 80.5, images)
-
-
-def test_rank_correlation_equals_scipy_and_covers():
-    random = np.random.default_rng(1)
-    a, b = random.random(12), random.random(12)
-    assert stats.rank_correlation(a, b).estimate == pytest.approx(scipy_stats.spearmanr(a, b).statistic)
-    rho = 6 / math.pi * math.asin(0.6 / 2)  # Spearman's of a bivariate normal with correlation 0.6
-    hits = 0
-    for _ in range(1000):
-        x = random.standard_normal(15)
-        y = 0.6 * x + 0.8 * random.standard_normal(15)
-        interval = stats.rank_correlation(x, y)
-        hits += interval.low <= rho <= interval.high
-    assert 0.92 <= hits / 1000 <= 0.98
-    assert math.isnan(stats.rank_correlation([1, 1, 1], [1, 2, 3]).estimate)
-
-
-def test_share_is_clopper_pearson():
-    interval = stats.share(10, 12)
-    assert (interval.low, interval.high) == pytest.approx((0.5159, 0.9791), abs=1e-4)
-    assert math.isnan(stats.share(0, 0).estimate)
