@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
-from roadmap.effects.noise import NO_SPREAD, AdditiveModel, Array, Means
+from roadmap.effects.noise import NO_SPREAD, AdditiveModel, Array, Means, quantile
+from roadmap.effects.testing import ALPHA, detectable, holm, simultaneous
 
 FINISHED, PARTIAL, DIVERGED, FAILED, HALF, MISSING = "finished", "partial", "diverged", "failed", "half done", "missing"
 NO_EFFECT = "no effect"  # of a step whose change has nothing to do in these runs: it is the step before it
@@ -34,11 +35,13 @@ def gain_weights(row: Any, cells: Mapping[str, int]) -> Array | None:
 
 
 def with_gains(table: pd.DataFrame, means: Means | None, cells: dict[str, int]) -> pd.DataFrame:
-    """Add gain over the parent, its interval, p, Holm's p, the verdict, what could be found and what is needed.
+    """Add gain over the parent, its intervals, p, Holm's p, the verdict and what could be found.
 
-    Rows are named in the column `step`; `parent` is the row that the gain is over.
+    Rows are named in the column `step`; `parent` is the row that the gain is over. gain_low to gain_high: 95 % of this
+    gain alone; joint_low to joint_high: of all gains of the table at once. mde: the true gain that would get a verdict
+    with 80 % power.
     """
-    blank = dict.fromkeys(("gain", "gain_low", "gain_high", "p", "mde", "seeds_needed"), math.nan)
+    blank = dict.fromkeys(("gain", "gain_low", "gain_high", "p", "error"), math.nan)
     by_step = table.set_index("step")
     rows = []
     for one in table.itertuples():
@@ -49,12 +52,14 @@ def with_gains(table: pd.DataFrame, means: Means | None, cells: dict[str, int]) 
             row["gain"] = value = 0.0 if abs(value) < NO_SPREAD else value
             pair = by_step.loc[[one.step, one.parent]]
             if pair["n"].min() >= 2 and not pair["diverged"].any():  # survivors of a divergence are no fair sample
-                row |= {"gain_low": low, "gain_high": high, "p": p}
-                row["mde"] = stats.detectable(float(means.contrast(weights)[1][0]), means.df)
-            row["seeds_needed"] = stats.seeds_needed(value, float(means.sigma), len(cells))
+                row |= {"gain_low": low, "gain_high": high, "p": p, "error": float(means.contrast(weights)[1][0])}
         rows.append(row)
     table = pd.concat([table, pd.DataFrame(rows, columns=list(blank))], axis=1)
-    table["p_holm"] = stats.holm(table["p"])
+    df, tests = 0 if means is None else means.df, int(table["p"].notna().sum())
+    half = quantile(df, simultaneous(tests)) * table["error"]
+    table["joint_low"], table["joint_high"] = table["gain"] - half, table["gain"] + half
+    table["mde"] = [detectable(error, df, tests) for error in table.pop("error")]
+    table["p_holm"] = holm(table["p"])
     table["verdict"] = [_verdict(row, by_step) for row in table.itertuples()]
     return table
 
@@ -75,7 +80,7 @@ def _verdict(row: object, by_step: pd.DataFrame) -> str:
         return SINGLE
     if row.p_holm != row.p_holm:  # type: ignore[attr-defined]
         return "no spread"
-    if row.p_holm >= stats.ALPHA:  # type: ignore[attr-defined]
+    if row.p_holm >= ALPHA:  # type: ignore[attr-defined]
         return NOISE
     return GAIN if row.gain > 0 else LOSS  # type: ignore[attr-defined]
 

@@ -80,6 +80,11 @@ class Ladder:
         return math.nan if self.means is None or self.means.df < 1 else float(self.means.sigma)
 
     @property
+    def tests(self) -> int:
+        """How many gains are judged together."""
+        return int(self.table["p"].notna().sum())
+
+    @property
     def publication(self) -> str:
         """What published the numbers, in a word: "paper", or "publication" where it is none."""
         return publication_of(self.road)

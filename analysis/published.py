@@ -8,6 +8,7 @@ import pandas as pd
 from analysis import stats
 from analysis.gains import gain_weights
 from roadmap.effects.noise import Means, joint_df, pooled, quantile
+from roadmap.effects.testing import seeds_needed
 from roadmap.steps import Roadmap
 
 
@@ -57,10 +58,13 @@ def with_published(table: pd.DataFrame, road: Roadmap, regime: str) -> pd.DataFr
 def with_difference_intervals(
     table: pd.DataFrame, means: Means | None, cells: dict[str, int], road: Roadmap, regime: str
 ) -> pd.DataFrame:
-    """Add the 95 % interval of the difference of gains: the noise of both gains, Satterthwaite's degrees of freedom.
+    """Add the 95 % interval of the difference of gains, and how many seeds would find a gain as large as published.
 
-    NaN where one's own gain has no interval or the published noise is unknown.
+    The interval has the noise of both gains and Satterthwaite's degrees of freedom; NaN where one's own gain has no
+    interval or the published noise is unknown.
     """
+    sigma = math.nan if means is None or means.df < 1 else float(means.sigma)
+    tests = int(table["p"].notna().sum())
     paper, places = published_means(road, published_regime(road, regime))
     half = np.full(len(table), math.nan)
     for i, row in enumerate(table.itertuples()):
@@ -72,7 +76,9 @@ def with_difference_intervals(
             df = joint_df(np.asarray(own), means.df, np.asarray(published), paper.df)
             half[i] = float(quantile(df)) * math.sqrt(own + published)
     return table.assign(
-        gain_difference_low=table["gain_difference"] - half, gain_difference_high=table["gain_difference"] + half
+        paper_gain_seeds=[seeds_needed(gain, sigma, len(cells), tests) for gain in table["paper_gain"]],
+        gain_difference_low=table["gain_difference"] - half,
+        gain_difference_high=table["gain_difference"] + half,
     )
 
 

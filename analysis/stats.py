@@ -1,4 +1,4 @@
-"""How large is a gain, and could it be noise? Functions of arrays; the noise: `roadmap.effects.noise`."""
+"""How large is a gain, and could it be noise? Functions of arrays; noise and verdicts: `roadmap.effects`."""
 
 import math
 import warnings
@@ -6,14 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
-from statsmodels.stats.multitest import multipletests
+from scipy import stats
 
-from roadmap.effects.noise import CONFIDENCE, NO_SPREAD, Array, Means, pooled
-
-ALPHA = 1 - CONFIDENCE
-POWER = 0.8
-MOST_SEEDS = 1000  # more is reported as "more than this"
+from roadmap.effects.noise import CONFIDENCE, NO_SPREAD, Means, pooled
 
 
 @dataclass(frozen=True)
@@ -39,44 +34,6 @@ def means_from_summary(mean: Sequence[float], std: Sequence[float], n: Sequence[
     sigma, df = pooled(std, n)
     runs = np.maximum(np.asarray(n, dtype=np.float64), 1)
     return Means(np.asarray(mean, dtype=np.float64), np.diag(1 / runs), np.asarray(sigma), df)
-
-
-def holm(p_values: Sequence[float]) -> Array:
-    """Holm's adjusted p-values; NaN entries (no test was made) stay NaN and do not count."""
-    p = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full_like(p, np.nan)
-    tested = np.isfinite(p)
-    if tested.any():
-        adjusted[tested] = multipletests(p[tested], alpha=ALPHA, method="holm")[1]
-    return adjusted
-
-
-def power_of(effect: float | Array, error: float | Array, df: float | Array, alpha: float = ALPHA) -> Array:
-    """Probability that a two-sided t-test at `alpha` finds a true `effect` estimated with standard error `error`."""
-    shift = np.abs(np.asarray(effect, dtype=np.float64)) / error
-    bound = stats.t.ppf(1 - alpha / 2, df)
-    # the nct tail is NaN far out in the tail, where the power is 1
-    return np.nan_to_num(stats.nct.sf(bound, df, shift) + stats.nct.cdf(-bound, df, shift), nan=1.0)
-
-
-def detectable(error: float, df: int, alpha: float = ALPHA, power: float = POWER) -> float:
-    """Minimum detectable effect: the smallest true effect found with probability `power`; NaN without an error."""
-    if not (df >= 1 and error > 0):
-        return math.nan
-    top = 4 * (stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(power, df))
-    return error * float(optimize.brentq(lambda shift: power_of(shift, 1.0, df, alpha) - power, 1e-9, top))
-
-
-def seeds_needed(effect: float, sigma: float, steps: int, alpha: float = ALPHA, power: float = POWER) -> float:
-    """Seeds per step (at least 2) that find a gain of `effect` with probability `power` in a ladder of `steps` steps.
-
-    inf beyond MOST_SEEDS; NaN when the noise is unknown.
-    """
-    if not (sigma > 0 and steps >= 2 and math.isfinite(effect)):
-        return math.nan
-    n = np.arange(2.0, MOST_SEEDS + 1)
-    enough = power_of(effect, sigma * np.sqrt(2 / n), (steps - 1) * (n - 1), alpha) >= power
-    return float(n[np.argmax(enough)]) if enough.any() else math.inf
 
 
 def paired(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Interval:

@@ -8,7 +8,8 @@ import numpy as np
 from analysis.agreement import Agreement
 from analysis.gains import DIVERGED, FAILED, GAIN, HALF, LOSS, MISSING, NO_EFFECT, NOISE, SINGLE
 from analysis.ladder import Ladder
-from analysis.tables import signed
+from analysis.tables import seeds_text, signed
+from roadmap.effects.testing import MARGIN, seeds_needed
 
 
 def summary_of(ladder: Ladder, agreement: Agreement | None) -> list[str]:
@@ -92,10 +93,12 @@ def _noise(ladder: Ladder) -> list[str]:
     mde = ladder.table["mde"].median()
     if math.isfinite(ladder.sigma):
         assert ladder.means is not None
+        needed = seeds_needed(MARGIN, ladder.sigma, len(ladder.cells), ladder.tests)
         model = "step + seed" if ladder.blocked else "step"
         lines.append(
             f"Noise of one run around {model}: {ladder.sigma:.3f} points, pooled over {ladder.means.df} degrees of "
-            f"freedom. A typical gain must be {mde:.2f} points to be found with 80 % power (before Holm's correction)."
+            f"freedom. Under Holm's correction over {ladder.tests} gains a true gain of {mde:.2f} points gets a "
+            f"verdict with 80 % power; one of {MARGIN} points would need {seeds_text(needed)} seeds per step."
         )
     errors = ladder.table["sampling_error"].dropna()
     if len(errors):

@@ -4,10 +4,10 @@ import numpy as np
 from scipy import stats as distributions
 
 from analysis.attribution.game import Effects, Game, Set, linear_effects
-from analysis.stats import detectable
 from roadmap.effects.contrasts import Contrasts, factorial_contrasts
 from roadmap.effects.noise import Array, joint_df, quantile
 from roadmap.effects.subsets import RUNS
+from roadmap.effects.testing import detectable
 
 LEAST_PLAYERS = 5  # of fewer, the 32 runs are all sets several times over
 
@@ -50,5 +50,5 @@ def factorial_of(game: Game, contrasts: Contrasts) -> Effects:
     effect, low, high = effects_from(game.means.mean[place], contrasts, np.asarray(noise), game.means.df)
     t = float(quantile(len(contrasts.idle)))
     p = 2 * distributions.t.sf(np.abs(effect) * t / np.maximum((high - low) / 2, 1e-12), len(contrasts.idle))
-    mde = detectable(float(np.median(high - low)) / 2 / t, len(contrasts.idle))
+    mde = detectable(float(np.median(high - low)) / 2 / t, len(contrasts.idle), len(effect))
     return Effects(game.players, effect, low, high, p, plain.bounded, plain.n, mde)

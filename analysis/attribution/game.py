@@ -7,9 +7,9 @@ from itertools import chain, combinations
 import numpy as np
 import pandas as pd
 
-from analysis import stats
 from roadmap.changes import FILES
 from roadmap.effects.noise import AdditiveModel, Array, Means
+from roadmap.effects.testing import detectable, holm
 from roadmap.resolve import canonical
 from roadmap.steps import DEFAULT, Roadmap, in_order
 
@@ -68,11 +68,11 @@ class Effects:
     p: Array
     bounded: tuple[bool, ...]
     n: int  # fewest runs of any set that was used
-    mde: float = float("nan")  # median effect that would be found with 80 % power
+    mde: float = float("nan")  # median effect that Holm over them finds with 80 % power
 
     def frame(self) -> pd.DataFrame:
         """A row per effect; p adjusted by Holm over them."""
-        columns = {"estimate": self.estimate, "low": self.low, "high": self.high, "p_holm": stats.holm(self.p.tolist())}
+        columns = {"estimate": self.estimate, "low": self.low, "high": self.high, "p_holm": holm(self.p)}
         return pd.DataFrame({"name": self.names, **columns, "bounded": self.bounded})
 
 
@@ -174,5 +174,5 @@ def linear_effects(game: Game, names: Sequence[str], sets: Sequence[Set], weight
         p=np.where(bounded, np.nan, p),
         bounded=tuple(bounded.tolist()),
         n=min((n for n, use in zip(game.runs, used, strict=True) if use), default=0),
-        mde=stats.detectable(float(np.median(error)), game.means.df) if game.means.df >= 1 else float("nan"),
+        mde=detectable(float(np.median(error)), game.means.df, len(names)),
     )

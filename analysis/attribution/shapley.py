@@ -8,10 +8,10 @@ from scipy import stats as distributions
 
 from analysis.attribution.game import Effects, Game, Set, linear_effects
 from analysis.planned import Pair
-from analysis.stats import detectable
 from roadmap.effects import subsets
 from roadmap.effects.contrasts import noise_over_pairs, order_weights, shapley_weights
 from roadmap.effects.noise import Array, Means, joint_df, quantile
+from roadmap.effects.testing import detectable
 
 
 def over_pairs(weights: Array, means: Means) -> tuple[Array, Array, Array]:
@@ -71,7 +71,7 @@ def sampled_shapley(game: Game, orders: Sequence[Set]) -> Effects:
     df = len(by_pair) - 1
     error = (high - low) / 2 / quantile(df)
     p = 2 * distributions.t.sf(np.abs(value) / np.where(error > 0, error, np.nan), df)
-    mde = detectable(float(np.median(error)), df)
+    mde = detectable(float(np.median(error)), df, len(value))
     return Effects(game.players, value, low, high, p, plain.bounded, plain.n, mde)
 
 

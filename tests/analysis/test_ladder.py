@@ -46,6 +46,17 @@ def test_means_gains_and_verdicts(tmp_path):
     assert row["gain"] == pytest.approx(row["top1"] - ladder.row("depthwise")["top1"])
 
 
+def test_the_interval_beside_a_verdict_goes_with_it(tmp_path):
+    """No interval of the table leaves 0 out where the verdict is "within noise"; those of a gain alone do."""
+    ladder = ladder_from(tmp_path, factory.ladder(lambda name: PUBLISHED[name], noise=0.25, rng=3))
+    rows = ladder.table[ladder.table["verdict"] == "within noise"]
+    assert ((rows["joint_low"] < 0) & (rows["joint_high"] > 0)).all()
+    assert ((rows["gain_low"] > 0) | (rows["gain_high"] < 0)).any()
+    assert ladder.tests == 16
+    assert (ladder.table["mde"].dropna() > ladder.table["gain_high"].dropna() - ladder.table["gain"].dropna()).all()
+    assert ladder.row("enhanced_recipe")["paper_gain_seeds"] < ladder.row("gelu")["paper_gain_seeds"]
+
+
 def test_gains_are_over_the_parent_not_the_row_above(tmp_path):
     table = ladder_from(tmp_path, factory.ladder(PUBLISHED.get, noise=0, seed_effect=0)).table.set_index("step")
     assert table["gain"]["kernel_11"] == pytest.approx(PUBLISHED["kernel_11"] - PUBLISHED["move_up_depthwise"])

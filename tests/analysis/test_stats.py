@@ -12,6 +12,7 @@ from statsmodels.stats.power import TTestPower
 
 from analysis import stats
 from roadmap import STEPS
+from roadmap.effects import testing
 from roadmap.effects.noise import AdditiveModel
 
 pytestmark = pytest.mark.numeric
@@ -65,19 +66,42 @@ def test_holm_keeps_false_positives_below_five_per_cent():
     p = AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)[3]
     rejected = p.min(axis=1) * len(PAIRS) < 0.05  # Holm's first step decides whether anything is rejected
     for i in [*np.flatnonzero(rejected)[:5], *np.flatnonzero(~rejected)[:5]]:
-        assert (stats.holm(p[i]) < 0.05).any() == rejected[i]
+        assert (testing.holm(p[i]) < 0.05).any() == rejected[i]
     assert rejected.mean() <= 0.05
     assert (p < 0.05).any(axis=1).mean() > 0.2  # without the correction it would not hold
 
 
 def test_power_at_the_minimum_detectable_effect_is_what_it_says():
     error = 0.1 * math.sqrt(2 / 3)
-    effect = stats.detectable(error, df=32)
+    effect = testing.detectable(error, df=32)
     means = np.full(len(NAMES), 80.0)
     means[-1] += effect
     cells, blocks, values = simulate(4000, means, rng=4)
     p = AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)[3][:, -1]
     assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_power_and_verdict_are_of_the_same_test():
+    """What is said to be found with 80 % power is so by the verdicts, which are Holm's over all gains."""
+    error, tests = 0.1 * math.sqrt(2 / 3), len(PAIRS)
+    effect = testing.detectable(error, 32, tests)
+    assert effect > 1.35 * testing.detectable(error, 32)
+    means = np.full(len(NAMES), 80.0)
+    means[-1] += effect
+    cells, blocks, values = simulate(3000, means, rng=4)
+    p = AdditiveModel(cells, blocks).fit(values).intervals(WEIGHTS)[3]
+    assert np.mean([testing.holm(one)[-1] < 0.05 for one in p]) == pytest.approx(0.8, abs=0.025)
+
+
+def test_simultaneous_intervals_hold_all_gains_at_once_and_never_contradict_a_verdict():
+    cells, blocks, values = simulate(3000, TRUE, rng=7)
+    means = AdditiveModel(cells, blocks).fit(values)
+    p = means.intervals(WEIGHTS)[3]
+    _, low, high, _ = means.intervals(WEIGHTS, testing.simultaneous(len(PAIRS)))
+    true = WEIGHTS @ TRUE
+    assert 0.94 <= ((low <= true) & (true <= high)).all(axis=1).mean() <= 0.99
+    verdicts = np.array([testing.holm(one) < 0.05 for one in p])
+    assert not ((low > 0) | (high < 0))[~verdicts].any()
 
 
 def test_model_equals_statsmodels_on_unbalanced_data():
@@ -136,36 +160,36 @@ def test_published_summary_gives_the_t_test_of_scipy():
 def test_holm_equals_statsmodels_and_skips_untested():
     p = [0.01, math.nan, 0.04, 0.03]
     expected = multipletests([0.01, 0.04, 0.03], method="holm")[1]
-    assert stats.holm(p)[[0, 2, 3]] == pytest.approx(expected)
-    assert math.isnan(stats.holm(p)[1])
-    assert np.isnan(stats.holm([math.nan])).all()
+    assert testing.holm(p)[[0, 2, 3]] == pytest.approx(expected)
+    assert math.isnan(testing.holm(p)[1])
+    assert np.isnan(testing.holm([math.nan])).all()
 
 
 @pytest.mark.parametrize("n", [3, 5, 20])
 def test_detectable_effect_equals_statsmodels(n):
     expected = TTestPower().solve_power(effect_size=None, nobs=n, alpha=0.05, power=0.8)
-    assert stats.detectable(1 / math.sqrt(n), n - 1) == pytest.approx(expected, rel=1e-4)
+    assert testing.detectable(1 / math.sqrt(n), n - 1) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("steps", [2, 3, 17])
-@pytest.mark.parametrize("effect", np.linspace(0.06, 0.4, 18))
-def test_seeds_needed_reaches_the_power_and_one_less_does_not(effect, steps):
+@pytest.mark.parametrize("steps, tests", [(2, 1), (3, 2), (17, 16)])
+@pytest.mark.parametrize("effect", np.linspace(0.06, 0.4, 9))
+def test_seeds_needed_reaches_the_power_and_one_less_does_not(effect, steps, tests):
     """With the degrees of freedom that a ladder of so many steps and seeds has when it is judged."""
     sigma = 0.1
 
     def power(seeds):
         cells, blocks = np.divmod(np.arange(steps * seeds), seeds)
-        return stats.power_of(effect, sigma * math.sqrt(2 / seeds), AdditiveModel(cells, blocks).df)
+        return testing.power_of(effect, sigma * math.sqrt(2 / seeds), AdditiveModel(cells, blocks).df, 0.05 / tests)
 
-    n = int(stats.seeds_needed(effect, sigma, steps))
+    n = int(testing.seeds_needed(effect, sigma, steps, tests))
     assert power(n) >= 0.8
     assert n == 2 or power(n - 1) < 0.8
 
 
 def test_seeds_needed_at_the_ends():
-    assert math.isinf(stats.seeds_needed(1e-6, 0.1, 17))
-    assert stats.seeds_needed(5.0, 0.1, 17) == 2
-    assert math.isnan(stats.seeds_needed(0.1, math.nan, 17))
+    assert math.isinf(testing.seeds_needed(1e-6, 0.1, 17))
+    assert testing.seeds_needed(5.0, 0.1, 17) == 2
+    assert math.isnan(testing.seeds_needed(0.1, math.nan, 17))
 
 
 def test_paired_and_two_sample_equal_scipy():
