@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.gains import gain_weights
+from analysis.gains import DIVERGED, gain_weights
 from analysis.ladder import Ladder, recipe_steps
 from analysis.published import published_means, published_regime
 from analysis.stats import Interval
@@ -23,7 +23,7 @@ class Agreement:
     """Spearman's rho of the gains over the parents with the published ones, over the steps that change the network.
 
     Attributes:
-        steps: the steps that have a gain in both ladders; the recipe's row is apart.
+        steps: the steps with a gain in both ladders and no diverged run on either side; the recipe's row is apart.
         over_steps: rho, with the interval over steps.
         over_noise: rho, with the interval over the noise of the runs, one's own and the published.
         ceiling: the mean and the range of rho over that noise if the noise-free gains had the very same order.
@@ -47,7 +47,7 @@ def agreement_of(ladder: Ladder) -> Agreement | None:
     """Compare a ladder with the published one; None below three gains."""
     table = ladder.table
     recipe = table["step"].isin(recipe_steps(ladder.road))
-    both = table[~recipe & table["gain"].notna() & table["paper_gain"].notna()]
+    both = table[~recipe & table["gain"].notna() & table["paper_gain"].notna() & (table["verdict"] != DIVERGED)]
     means, places = published_means(ladder.road, published_regime(ladder.road, ladder.regime))
     if len(both) < agreement.LEAST or ladder.means is None or means is None:
         return None

@@ -68,15 +68,15 @@ def _diverged(found: Attribution) -> list[str]:
         return []
     names = "; ".join(found.diverged)
     return [
-        f"Diverged: {names}. What depends on these sets is given as bounds: their value may be anything from 0 % to "
-        "the best top-1 of the others."
+        f"Diverged: {names}. A set of which a run diverged has no top-1, whatever its other runs reached; effects that "
+        "need it have no number, the others are not touched."
     ]
 
 
 def _interval(effects: Effects, i: int) -> str:
     low, high = float(effects.low[i]), float(effects.high[i])
-    if effects.bounded[i]:
-        return f"diverged: {signed(low)} to {signed(high)}"
+    if effects.lost[i]:
+        return "diverged"
     if not math.isfinite(low):
         return signed(float(effects.estimate[i]))
     return f"{signed(float(effects.estimate[i]))} [{signed(low)}, {signed(high)}]"
@@ -129,7 +129,7 @@ def _effects_table(effects: Effects, title: str, labels: Mapping[str, str]) -> T
     frame = effects.frame()
     rows: list[list[tuple[str, float | None]]] = []
     for i, row in enumerate(frame.itertuples()):
-        if not (math.isfinite(row.estimate) or row.bounded):
+        if not (math.isfinite(row.estimate) or row.lost):
             continue
         p = "–" if math.isnan(row.p_holm) else f"{row.p_holm:.2g}"
         rows.append(

@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analysis.simulations import agreement
+from analysis.simulations import agreement, divergence
 from roadmap.pipes import quietly
 
-TABLES = {"agreement": agreement}
+TABLES = {"agreement": agreement, "divergence": divergence}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
