@@ -64,6 +64,15 @@ def with_gains(table: pd.DataFrame, means: Means | None, cells: dict[str, int]) 
     return table
 
 
+def equal_variance_of(finished: pd.DataFrame, cell: str) -> stats.EqualVariance:
+    """Has every cell the same noise? By what cell and seed leave of top-1."""
+    if not len(finished):
+        return stats.UNTESTED
+    model = AdditiveModel(finished[cell].astype("category").cat.codes.tolist(), finished["seed"].tolist())
+    left = finished.assign(left=model.residuals(finished["top1"].to_numpy(np.float64)))
+    return stats.equal_variance([group.tolist() for _, group in left.groupby(cell)["left"]])
+
+
 def _verdict(row: object, by_step: pd.DataFrame) -> str:
     """gain, loss or within noise after Holm; why there is none where runs are missing, single or diverged."""
     step, parent = row.step, row.parent  # type: ignore[attr-defined]
@@ -86,14 +95,18 @@ def _verdict(row: object, by_step: pd.DataFrame) -> str:
 
 
 def with_sensitivity(table: pd.DataFrame, finished: pd.DataFrame) -> pd.DataFrame:
-    """Add the gain's interval by two methods that share no noise estimate with the other steps."""
-    top1 = {step: runs.set_index("seed")["top1"] for step, runs in finished.groupby("step")}
-    names = ("paired_low", "paired_high", "welch_low", "welch_high", "gain_sampling_error")
+    """Add the gain's interval by two methods that share no noise estimate with the other steps.
+
+    survives_welch: whether a verdict is also Welch's, under Holm over the same gains; "" without a verdict.
+    """
+    whole = set(table.loc[table["diverged"] == 0, "step"])  # what a divergence leaves is no fair sample
+    top1 = {step: runs.set_index("seed")["top1"] for step, runs in finished.groupby("step") if step in whole}
+    names = ("paired_low", "paired_high", "welch_low", "welch_high", "welch_p", "gain_sampling_error")
     images = finished["eval_size"].dropna()
     rows = []
     for step, parent in zip(table["step"], table["parent"], strict=True):
         if step not in top1 or parent not in top1:
-            rows.append((math.nan,) * 5)
+            rows.append((math.nan,) * len(names))
             continue
         ours, theirs = top1[step], top1[parent]
         both = ours.index.intersection(theirs.index)
@@ -102,5 +115,8 @@ def with_sensitivity(table: pd.DataFrame, finished: pd.DataFrame) -> pd.DataFram
         error = math.nan
         if len(images) == len(finished):
             error = stats.sampling_error_of_gain(ours.mean(), theirs.mean(), int(images.iloc[0]))
-        rows.append((pairs.low, pairs.high, welch.low, welch.high, error))
-    return pd.concat([table, pd.DataFrame(rows, columns=list(names))], axis=1)
+        rows.append((pairs.low, pairs.high, welch.low, welch.high, welch.p, error))
+    table = pd.concat([table, pd.DataFrame(rows, columns=list(names))], axis=1)
+    survives = np.where(holm(table["welch_p"].where(table["p"].notna())) < ALPHA, "yes", "no")
+    table["survives_welch"] = np.where(table["verdict"].isin((GAIN, LOSS)) & table["welch_p"].notna(), survives, "")
+    return table

@@ -18,6 +18,7 @@ from analysis.gains import (
     MISSING,
     NO_EFFECT,
     PARTIAL,
+    equal_variance_of,
     means_of,
     with_gains,
     with_sensitivity,
@@ -50,6 +51,7 @@ class Ladder:
         blocked: True if the model holds an effect per seed (runs of a step share their seeds with the other steps).
         notes: footnotes that belong under every drawing of this ladder.
         reference: the published row of the network that it compares with (Swin), if there is one.
+        equal_variance: tests of one noise level for all steps.
         reference_speed: its measured training images per second, NaN where nobody measured it.
     """
 
@@ -64,6 +66,7 @@ class Ladder:
     notes: tuple[str, ...] = ()
     reference: paper.PaperRow | None = None
     reference_speed: float = math.nan
+    equal_variance: stats.EqualVariance = stats.UNTESTED
 
     def row(self, step: str) -> pd.Series:
         """The row of one step."""
@@ -116,7 +119,19 @@ def ladder_of(group: Group) -> Ladder:
         notes.append(AVERAGED + f"{', '.join(averaged)}.")
     table = with_sensitivity(table.drop(columns="averaged"), finished)
     reference = _reference(road, group.regime)
-    return Ladder(table, group.title, group.regime, road, means, cells, False, blocked, tuple(notes), reference)
+    whole = finished[finished["step"].isin(table.loc[table["diverged"] == 0, "step"])]
+    return Ladder(
+        table=table,
+        title=group.title,
+        regime=group.regime,
+        road=road,
+        means=means,
+        cells=cells,
+        blocked=blocked,
+        notes=tuple(notes),
+        reference=reference,
+        equal_variance=equal_variance_of(whole, "step"),
+    )
 
 
 def paper_ladder(regime: str, speeds: Speeds = NO_SPEEDS, road: Roadmap = DEFAULT) -> Ladder:

@@ -2,13 +2,15 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from roadmap.effects.noise import CONFIDENCE, NO_SPREAD, Means, pooled
+from roadmap.effects.noise import CONFIDENCE, NO_SPREAD, Array, Means, pooled
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,32 @@ def two_sample(a: Sequence[float], b: Sequence[float], confidence: float = CONFI
         test = stats.ttest_ind(a, b, equal_var=False)
     low, high = test.confidence_interval(confidence)
     return Interval(estimate, float(low), float(high), float(test.pvalue))
+
+
+class EqualVariance(NamedTuple):
+    """p of "all groups have one variance" by two tests; NaN where one cannot tell."""
+
+    brown_forsythe: float  # 1974; from the medians, whatever the distribution, blind below four values or so per group
+    bartlett: float  # 1937; from the variances, sees more in few values but takes long tails for unequal variances
+
+
+UNTESTED = EqualVariance(math.nan, math.nan)
+
+
+def equal_variance(groups: Sequence[Sequence[float]] | Array) -> EqualVariance:
+    """Test groups of values of mean 0 or any other; groups that are too small for a test are left out of it.
+
+    Two values lie as far from their median as each other: they say nothing to Brown and Forsythe.
+    """
+
+    def p_of(test: Callable[..., Any], least: int) -> float:
+        enough = [group for group in groups if len(group) >= least]
+        if len(enough) < 2 or max(np.ptp(group) for group in enough) < NO_SPREAD:
+            return math.nan
+        with np.errstate(divide="ignore", invalid="ignore"):  # a group may be constant
+            return float(test(*enough).pvalue)
+
+    return EqualVariance(p_of(partial(stats.levene, center="median"), 3), p_of(stats.bartlett, 2))
 
 
 def sampling_error(top1: float, images: int) -> float:

@@ -9,7 +9,7 @@ from analysis.agreement import Agreement
 from analysis.gains import DIVERGED, FAILED, GAIN, HALF, LOSS, MISSING, NO_EFFECT, NOISE, SINGLE
 from analysis.ladder import Ladder
 from analysis.tables import seeds_text, signed
-from roadmap.effects.testing import MARGIN, seeds_needed
+from roadmap.effects.testing import ALPHA, MARGIN, seeds_needed
 
 
 def summary_of(ladder: Ladder, agreement: Agreement | None) -> list[str]:
@@ -35,8 +35,10 @@ def _ends(ladder: Ladder) -> str:
     weights = np.zeros((1, len(ladder.cells)))
     weights[0, ladder.cells[last.step]], weights[0, ladder.cells[first.step]] = 1, -1
     value, low, high, _ = (float(part[0]) for part in ladder.means.intervals(weights))
-    sure = min(first.n, last.n) >= 2 and math.isfinite(low)
-    interval = f" (95 % interval {signed(low)} to {signed(high)})" if sure else " (no interval: single runs)"
+    lost = first.diverged or last.diverged
+    sure = min(first.n, last.n) >= 2 and math.isfinite(low) and not lost
+    why = "runs diverged" if lost else "single runs"
+    interval = f" (95 % interval {signed(low)} to {signed(high)})" if sure else f" (no interval: {why})"
     return (
         f"From {first.label}, {first.top1:.2f} %, to {last.label}, {last.top1:.2f} %: {signed(value)} points{interval}."
     )
@@ -100,6 +102,7 @@ def _noise(ladder: Ladder) -> list[str]:
             f"freedom. Under Holm's correction over {ladder.tests} gains a true gain of {mde:.2f} points gets a "
             f"verdict with 80 % power; one of {MARGIN} points would need {seeds_text(needed)} seeds per step."
         )
+    lines += _equal_variance(ladder)
     errors = ladder.table["sampling_error"].dropna()
     if len(errors):
         bound = ladder.table["gain_sampling_error"].median()
@@ -108,6 +111,27 @@ def _noise(ladder: Ladder) -> list[str]:
             f"points to each top-1 (binomial) and of at most {bound:.2f} to a gain (same images for both networks)."
         )
     return lines
+
+
+def _equal_variance(ladder: Ladder) -> list[str]:
+    """Does one noise level do for all steps, and which verdicts do not rest on it?"""
+    tests = ladder.equal_variance
+    shown = [
+        f"{name} p = {p:.2g}"
+        for name, p in (("Brown-Forsythe", tests.brown_forsythe), ("Bartlett", tests.bartlett))
+        if math.isfinite(p)
+    ]
+    if not shown:
+        return []
+    seen = any(p < ALPHA for p in tests)
+    verdict = "differs between steps, so the verdicts are doubtful" if seen else "is not shown to differ between steps"
+    line = f"The noise {verdict}: {', '.join(shown)} (below five seeds the first sees nothing)."
+    given = ladder.table[ladder.table["survives_welch"] != ""]
+    if len(given):
+        kept = given[given["survives_welch"] == "yes"]["label"]
+        names = f": {_names(kept)}" if len(kept) else ""
+        line += f" Of {len(given)} verdicts {len(kept)} survive Welch's test, in which steps share no noise{names}."
+    return [line]
 
 
 def _two(value: float) -> str:

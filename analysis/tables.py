@@ -80,6 +80,7 @@ NOISE_COLUMNS = (
     Column(ALONE, lambda row: interval_text(row.gain_low, row.gain_high), lambda row: row.gain_low),
     Column("95 % CI, paired", lambda row: interval_text(row.paired_low, row.paired_high), lambda row: row.paired_low),
     Column("95 % CI, two samples", lambda row: interval_text(row.welch_low, row.welch_high), lambda row: row.welch_low),
+    Column("survives Welch (Holm)", lambda row: row.survives_welch or "–"),
     Column("test-set error of top-1", lambda row: plain(row.sampling_error), lambda row: row.sampling_error),
     Column("… of the gain, at most", lambda row: plain(row.gain_sampling_error), lambda row: row.gain_sampling_error),
 )

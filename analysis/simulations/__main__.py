@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analysis.simulations import agreement, divergence
+from analysis.simulations import agreement, divergence, variance
 from roadmap.pipes import quietly
 
-TABLES = {"agreement": agreement, "divergence": divergence}
+TABLES = {"agreement": agreement, "divergence": divergence, "variance": variance}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

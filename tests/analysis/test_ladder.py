@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from scipy.stats import spearmanr
 from scipy.stats import t as student
@@ -57,6 +58,26 @@ def test_the_interval_beside_a_verdict_goes_with_it(tmp_path):
     assert ladder.row("enhanced_recipe")["paper_gain_seeds"] < ladder.row("gelu")["paper_gain_seeds"]
 
 
+def test_a_verdict_that_rests_on_the_pooled_noise_does_not_survive_welch(tmp_path):
+    ladder = ladder_from(tmp_path, factory.ladder(PUBLISHED.get, seeds=range(3), noise=0.1))
+    welch = ladder.table.set_index("step")["survives_welch"]
+    assert welch["enhanced_recipe"] == "yes" and "no" in set(welch)
+    assert (welch[ladder.table.set_index("step")["verdict"] == "within noise"] == "").all()
+    assert any("survive Welch's test" in line and "Brown-Forsythe p =" in line for line in summary_of(ladder, None))
+
+
+@pytest.mark.numeric
+def test_unequal_noise_is_seen_and_said(tmp_path):
+    records = factory.ladder(PUBLISHED.get, seeds=range(8), noise=0.05)
+    random = np.random.default_rng(0)
+    for one in records:
+        if one["step"] in ("width", "gelu"):
+            one["top1"] += 0.6 * random.standard_normal()
+    ladder = ladder_from(tmp_path, records)
+    assert max(ladder.equal_variance) < 0.01
+    assert any("differs between steps, so the verdicts are doubtful" in line for line in summary_of(ladder, None))
+
+
 def test_gains_are_over_the_parent_not_the_row_above(tmp_path):
     table = ladder_from(tmp_path, factory.ladder(PUBLISHED.get, noise=0, seed_effect=0)).table.set_index("step")
     assert table["gain"]["kernel_11"] == pytest.approx(PUBLISHED["kernel_11"] - PUBLISHED["move_up_depthwise"])
@@ -87,8 +108,16 @@ def test_a_diverged_run_is_no_number_and_costs_the_verdict(tmp_path):
     row = ladder.row("gelu")
     assert (row["n"], row["diverged"], row["status"], row["verdict"]) == (2, 1, "partial", "diverged")
     assert row["top1"] > 80
-    assert math.isnan(row["gain_low"])
+    for name in ("gain", "joint", "gain_difference", "paired", "welch"):  # survivors are no fair sample
+        assert math.isnan(row[f"{name}_low"])
+    assert "gelu" not in agreement_of(ladder).steps and "fewer_activations" not in agreement_of(ladder).steps
     assert any("1 of 3 runs diverged" in line for line in summary_of(ladder, None))
+
+
+def test_from_first_to_last_has_no_interval_where_the_last_diverged(tmp_path):
+    records = [r for r in factory.ladder(PUBLISHED.get) if not (r["step"] == NAMES[-1] and r["seed"] == 2)]
+    records.append(factory.record(NAMES[-1], 2, 10.0, status="diverged"))
+    assert "no interval: runs diverged" in summary_of(ladder_from(tmp_path, records), None)[0]
 
 
 def test_a_partial_study_says_what_is_missing(tmp_path):

@@ -11,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from analysis import stats
+from analysis.simulations import moderated, variance
 from roadmap import STEPS
 from roadmap.effects import testing
 from roadmap.effects.noise import AdditiveModel
@@ -207,6 +208,38 @@ def test_two_samples_of_which_one_is_constant_give_an_interval_without_a_warning
     assert found.estimate == pytest.approx(0.055)
     assert found.low < found.estimate < found.high
     assert not recwarn.list
+
+
+def test_tests_of_equal_variance_equal_scipy_and_leave_out_what_cannot_tell():
+    random = np.random.default_rng(3)
+    groups = [scale * random.standard_normal(5) for scale in (1, 1, 4)]
+    found = stats.equal_variance([*groups, np.ones(1)])
+    assert found.brown_forsythe == pytest.approx(scipy_stats.levene(*groups, center="median").pvalue)
+    assert found.bartlett == pytest.approx(scipy_stats.bartlett(*groups).pvalue)
+    pairs = stats.equal_variance([group[:2] for group in groups])
+    assert math.isnan(pairs.brown_forsythe) and 0 < pairs.bartlett < 1
+    assert np.isnan(stats.equal_variance([[1.0, 1.0, 1.0]] * 2)).all()
+
+
+def test_moderated_variances_know_their_prior_and_follow_the_data():
+    random = np.random.default_rng(0)
+    df = np.full(2000, 4.0)
+    true = 3.0 * 10 / random.chisquare(10, 2000)
+    common, prior = moderated.prior_of(true * random.chisquare(4, 2000) / 4, df)
+    assert common == pytest.approx(3.0, rel=0.1) and prior == pytest.approx(10, rel=0.3)
+    equal = 3.0 * random.chisquare(4, (200, 2000)) / 4
+    drawn, drawn_df = moderated.moderated(equal, df)
+    assert np.median(drawn) == pytest.approx(3.0, rel=0.05)
+    assert np.median(drawn_df) > 50
+
+
+def test_one_noise_level_does_not_keep_its_word_where_four_steps_are_restless():
+    """The figures of docs/studies.md in small: the family error of the pooled test, with 3 seeds, and of Welch's."""
+    found = {(row[0], row[1], row[2]): float(row[5].rstrip("%")) for row in variance.rows(300)}
+    assert found["equal", "3", "pooled"] < 8
+    assert found["four at three times", "3", "pooled"] > 12
+    assert found["four at three times", "3", "Welch"] < 5
+    assert found["four at three times", "10", "moderated, one step's df"] < 9
 
 
 def test_sampling_error_is_binomial_and_the_bound_holds():
