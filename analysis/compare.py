@@ -13,6 +13,7 @@ from analysis.configurations import NOTE, cells_of, csv_of, gains_of, in_words, 
 from analysis.figures.dots import dots_figure
 from analysis.page import Drawing, Section, Table, data_uri, render
 from analysis.records import profile_of
+from analysis.tables import ALONE, JOINT
 from experiments.errors import ConfigError
 from roadmap.resolve import qualified
 
@@ -20,7 +21,8 @@ LEAST_ID = 8  # digits of a config_id
 _HEADS = {
     "name": "configuration",
     "top1": "top-1 (n)",
-    "gain": "gain [95 % CI]",
+    "gain": JOINT,
+    "gain_low": ALONE,
     "p_holm": "p (Holm)",
     "verdict": "verdict",
     "params": "params (M)",

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.collect import Collection
 from analysis.gains import DIVERGED, FINISHED, means_of, with_gains
 from analysis.records import whole
-from analysis.tables import csv_text, plain, signed, top1_text
+from analysis.tables import csv_text, gain_text, interval_text, plain, top1_text
 from roadmap.escape import visible
 
 MOST_DIFFERENCES = 6  # that a table names
@@ -27,7 +27,8 @@ _FOLLOW = (
 )
 NOTE = (
     "Top-1 is modelled as configuration + seed + noise by least squares, with one noise level; where seeds agree, that "
-    "pairs the runs. Verdicts follow Holm's correction over the gains of this table at 5 %."
+    "pairs the runs. Verdicts follow Holm's correction over the gains of this table at 5 %; the interval beside a gain "
+    "is one of all of them at once (Bonferroni), the other of each gain alone."
 )
 
 
@@ -46,7 +47,7 @@ class Gains:
 
 COLUMNS = (
     *("name", "config_id", "regime", "over", "differs", "n", "diverged", "seeds", "top1", "std", "gain", "gain_low"),
-    *("gain_high", "p", "p_holm", "verdict", "params", "gmacs", "averaged"),
+    *("gain_high", "joint_low", "joint_high", "p", "p_holm", "verdict", "params", "gmacs", "averaged"),
 )
 
 
@@ -134,8 +135,9 @@ def _cell(row: Any, column: str) -> tuple[str, float | None]:
     if column == "top1":
         return top1_text(row), number
     if column == "gain":
-        sure = math.isfinite(row.gain_low)
-        return signed(value) + (f" [{signed(row.gain_low)}, {signed(row.gain_high)}]" if sure else ""), number
+        return gain_text(row), number
+    if column == "gain_low":
+        return interval_text(row.gain_low, row.gain_high), number
     if column == "p_holm":
         return ("–" if number is None else f"{number:.2g}"), number
     if column == "params":

@@ -10,13 +10,15 @@ from analysis.gains import FINISHED
 from analysis.groups import Group
 from analysis.ladder import Ladder
 from analysis.page import Drawing, Section, Table
+from analysis.tables import ALONE, JOINT
 
 MOST_SHOWN = 24  # rows of the figure; the table has all
 _HEADS = {
     "name": "configuration",
     "over": "nearest row",
     "top1": "top-1 (n)",
-    "gain": "gain over it [95 % CI]",
+    "gain": JOINT,
+    "gain_low": ALONE,
     "p_holm": "p (Holm)",
     "verdict": "verdict",
     "differs": "has otherwise (the row's value)",
@@ -86,5 +88,5 @@ def further_section(further: Further, figures: list[Drawing]) -> Section:
         "Everything else that was trained in this regime on the same data and budget, against the row of the ladder "
         "from which it differs in the fewest settings."
     ]
-    table = Table(*cells_of(further.table, _HEADS), css="ladder", wrap=(6,), text=(1,))
+    table = Table(*cells_of(further.table, _HEADS), css="ladder", wrap=(7,), text=(1,))
     return Section("further", "Further configurations", words, figures, [table], further.notes)

@@ -18,12 +18,14 @@ from analysis.gains import (
     MISSING,
     NO_EFFECT,
     PARTIAL,
+    equal_variance_of,
     means_of,
     with_gains,
     with_sensitivity,
 )
 from analysis.groups import Group
 from analysis.idle import no_effects
+from analysis.published import nan, with_difference_intervals, with_published
 from analysis.speeds import NO_SPEEDS, REGIME, SIZE, SWIN, Speeds
 from roadmap import complexity_of, paper
 from roadmap.effects.noise import Means
@@ -49,6 +51,7 @@ class Ladder:
         blocked: True if the model holds an effect per seed (runs of a step share their seeds with the other steps).
         notes: footnotes that belong under every drawing of this ladder.
         reference: the published row of the network that it compares with (Swin), if there is one.
+        equal_variance: tests of one noise level for all steps.
         reference_speed: its measured training images per second, NaN where nobody measured it.
     """
 
@@ -63,6 +66,7 @@ class Ladder:
     notes: tuple[str, ...] = ()
     reference: paper.PaperRow | None = None
     reference_speed: float = math.nan
+    equal_variance: stats.EqualVariance = stats.UNTESTED
 
     def row(self, step: str) -> pd.Series:
         """The row of one step."""
@@ -77,6 +81,11 @@ class Ladder:
     def sigma(self) -> float:
         """Standard deviation of one run around step + seed, in points; NaN where it cannot be estimated."""
         return math.nan if self.means is None or self.means.df < 1 else float(self.means.sigma)
+
+    @property
+    def tests(self) -> int:
+        """How many gains are judged together."""
+        return int(self.table["p"].notna().sum())
 
     @property
     def publication(self) -> str:
@@ -101,7 +110,8 @@ def ladder_of(group: Group) -> Ladder:
     means, cells, blocked = means_of(finished, "step")
     idle = no_effects(group)
     rows = [_measured_row(step, group, idle) for step in road.steps]
-    table = _with_paper(with_gains(_frame(rows), means, cells), road, group.regime)
+    table = with_published(with_gains(_frame(rows), means, cells), road, group.regime)
+    table = with_difference_intervals(table, means, cells, road, group.regime)
     table["label"] = [_own_label(label, road, group.regime) for label in table["label"]]
     notes = [note.format(**dict(zip(table["step"], table["label"], strict=True))) for note in idle.values()]
     averaged = table[table["averaged"]]["label"]
@@ -109,7 +119,19 @@ def ladder_of(group: Group) -> Ladder:
         notes.append(AVERAGED + f"{', '.join(averaged)}.")
     table = with_sensitivity(table.drop(columns="averaged"), finished)
     reference = _reference(road, group.regime)
-    return Ladder(table, group.title, group.regime, road, means, cells, False, blocked, tuple(notes), reference)
+    whole = finished[finished["step"].isin(table.loc[table["diverged"] == 0, "step"])]
+    return Ladder(
+        table=table,
+        title=group.title,
+        regime=group.regime,
+        road=road,
+        means=means,
+        cells=cells,
+        blocked=blocked,
+        notes=tuple(notes),
+        reference=reference,
+        equal_variance=equal_variance_of(whole, "step"),
+    )
 
 
 def paper_ladder(regime: str, speeds: Speeds = NO_SPEEDS, road: Roadmap = DEFAULT) -> Ladder:
@@ -121,14 +143,14 @@ def paper_ladder(regime: str, speeds: Speeds = NO_SPEEDS, road: Roadmap = DEFAUL
         row = published[step.name]
         cost = complexity_of(design_for(step.changes, regime), image_size=road.image_size)
         gmacs = cost.gmacs if row.gflops_counted is None else row.gflops_counted
-        numbers = {"top1": row.top1, "std": _nan(row.top1_std), "n": row.seeds or 1, "gmacs": gmacs}
+        numbers = {"top1": row.top1, "std": nan(row.top1_std), "n": row.seeds or 1, "gmacs": gmacs}
         numbers |= {"params": cost.params, "images_per_second": known.of.get(step.name, math.nan)}
         parent = next((name for name in _ancestors(step, road) if name in published), None)
         rows.append(_blank(step) | numbers | {"status": FINISHED, "parent": parent})
     frame = _frame(rows)
     means = stats.means_from_summary(frame["top1"], frame["std"], frame["n"])
     cells = {name: index for index, name in enumerate(frame["step"])}
-    table = _with_paper(with_gains(frame, means, cells), road, regime)
+    table = with_published(with_gains(frame, means, cells), road, regime)
     table = with_sensitivity(table, pd.DataFrame(columns=_RUN_COLUMNS))
     reference = _reference(road, regime)
     notes = _published_notes(road, regime)
@@ -175,10 +197,6 @@ def _own_label(label: str, road: Roadmap, regime: str) -> str:
     if regime not in road.regimes:
         label = label.replace("ResNet-50", "ResNet").replace("ConvNeXt-T", "ConvNeXt")
     return label
-
-
-def _nan(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _reference(road: Roadmap, regime: str) -> paper.PaperRow | None:
@@ -234,23 +252,3 @@ def _frame(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame.insert(0, "order", range(len(frame)))
     return frame
-
-
-def _with_paper(table: pd.DataFrame, road: Roadmap, regime: str) -> pd.DataFrame:
-    """Add the published numbers of this regime (of the main one for a regime in which nothing was published)."""
-    known = regime if regime in road.regimes else road.regimes[0]
-    published = [road.row(step, known) for step in table["step"]]
-    parents = [road.row(parent, known) if isinstance(parent, str) else None for parent in table["parent"]]
-    table["paper_top1"] = [_nan(row.top1 if row else None) for row in published]
-    table["paper_std"] = [_nan(row.top1_std if row else None) for row in published]
-    table["paper_n"] = [_nan(row.seeds if row else None) for row in published]
-    table["paper_gmacs"] = [_nan(row.gflops_counted if row else None) for row in published]
-    table["paper_gain"] = [
-        row.top1 - parent.top1 if row and parent else math.nan for row, parent in zip(published, parents, strict=True)
-    ]
-    labels = [road.row(step, regime) for step in table["step"]]
-    names = [row.label if row else label for row, label in zip(labels, table["label"], strict=True)]
-    table["label"] = [name.replace("->", "→") for name in names]
-    table["difference"] = table["top1"] - table["paper_top1"]
-    table["gain_difference"] = table["gain"] - table["paper_gain"]
-    return table

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 import pandas as pd
 
 from analysis.commands import rebuilt
+from analysis.gains import DIVERGED
 from experiments.config.fields import before_of, typed
 from experiments.config.settings import Batch, Budget, Data, Recipe
 from experiments.store.origin import changes as changes_of
@@ -103,6 +104,8 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         idle |= _of_the_width(regime)
     if averaged := "recipe.ema" in (record.get("replaced") or {}) and record["top1_ema"] is not None:
         row |= {"top1": record["top1_ema"], "top1_best": None}  # the best epoch is only known of the last weights
+    if record["status"] == DIVERGED:  # what was measured on the way down is no top-1
+        row |= dict.fromkeys(("top1", "top1_best", "top1_ema"))
     git, starts = record["git"], record.get("starts") or []
     settings = {key: record.get(key) for key in (*_SECTIONS, *_OPTIONAL, "versions")}
     settings |= {key: _aged(values, key) for key in _SECTIONS if (values := settings[key]) is not None}

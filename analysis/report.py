@@ -31,10 +31,13 @@ COMMANDS = (
 METHOD = (
     "A row of the ladder is the mean over runs that differ in nothing but the seed (one config_id); the headline is "
     "the last epoch. Top-1 is modelled as step + seed + noise by least squares, the noise pooled over the ladder; a "
-    "gain is a step's mean minus its parent's. Verdicts follow Holm's correction over all gains at 5 %.",
-    "“Detectable” is the smallest true gain that a test of one step would find with 80 % power; “seeds needed” is per "
-    "step for a gain as large as the one observed. The paired and the two-sample interval use only the two steps' own "
-    "runs. The test set's own error is not in the intervals: all runs share the same images.",
+    "gain is a step's mean minus its parent's. Verdicts follow Holm's correction over all gains at 5 %. The interval "
+    "in the ladder's table is of all gains at once (Bonferroni): where it leaves 0 out there is a verdict, and Holm "
+    "may give one to a few more. That of a gain alone is for who asked about this very gain before the runs.",
+    "What is found with 80 % power is the smallest true gain that gets a verdict under Holm, whatever the other gains "
+    "are; seeds are per step, for a true gain as large as the published one under the same test. The paired and the "
+    "two-sample interval use only the two steps' own runs, each gain alone. The test set's own error is not in the "
+    "intervals: all runs share the same images.",
 )
 
 

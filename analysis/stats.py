@@ -1,19 +1,16 @@
-"""How large is a gain, and could it be noise? Functions of arrays; the noise: `roadmap.effects.noise`."""
+"""How large is a gain, and could it be noise? Functions of arrays; noise and verdicts: `roadmap.effects`."""
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
-from statsmodels.stats.multitest import multipletests
+from scipy import stats
 
 from roadmap.effects.noise import CONFIDENCE, NO_SPREAD, Array, Means, pooled
-
-ALPHA = 1 - CONFIDENCE
-POWER = 0.8
-MOST_SEEDS = 1000  # more is reported as "more than this"
 
 
 @dataclass(frozen=True)
@@ -41,44 +38,6 @@ def means_from_summary(mean: Sequence[float], std: Sequence[float], n: Sequence[
     return Means(np.asarray(mean, dtype=np.float64), np.diag(1 / runs), np.asarray(sigma), df)
 
 
-def holm(p_values: Sequence[float]) -> Array:
-    """Holm's adjusted p-values; NaN entries (no test was made) stay NaN and do not count."""
-    p = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full_like(p, np.nan)
-    tested = np.isfinite(p)
-    if tested.any():
-        adjusted[tested] = multipletests(p[tested], alpha=ALPHA, method="holm")[1]
-    return adjusted
-
-
-def power_of(effect: float | Array, error: float | Array, df: float | Array, alpha: float = ALPHA) -> Array:
-    """Probability that a two-sided t-test at `alpha` finds a true `effect` estimated with standard error `error`."""
-    shift = np.abs(np.asarray(effect, dtype=np.float64)) / error
-    bound = stats.t.ppf(1 - alpha / 2, df)
-    # the nct tail is NaN far out in the tail, where the power is 1
-    return np.nan_to_num(stats.nct.sf(bound, df, shift) + stats.nct.cdf(-bound, df, shift), nan=1.0)
-
-
-def detectable(error: float, df: int, alpha: float = ALPHA, power: float = POWER) -> float:
-    """Minimum detectable effect: the smallest true effect found with probability `power`; NaN without an error."""
-    if not (df >= 1 and error > 0):
-        return math.nan
-    top = 4 * (stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(power, df))
-    return error * float(optimize.brentq(lambda shift: power_of(shift, 1.0, df, alpha) - power, 1e-9, top))
-
-
-def seeds_needed(effect: float, sigma: float, steps: int, alpha: float = ALPHA, power: float = POWER) -> float:
-    """Seeds per step (at least 2) that find a gain of `effect` with probability `power` in a ladder of `steps` steps.
-
-    inf beyond MOST_SEEDS; NaN when the noise is unknown.
-    """
-    if not (sigma > 0 and steps >= 2 and math.isfinite(effect)):
-        return math.nan
-    n = np.arange(2.0, MOST_SEEDS + 1)
-    enough = power_of(effect, sigma * np.sqrt(2 / n), (steps - 1) * (n - 1), alpha) >= power
-    return float(n[np.argmax(enough)]) if enough.any() else math.inf
-
-
 def paired(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Mean of a - b over runs of the same seed, by Student's t; NaN bounds below two pairs or without spread."""
     difference = np.subtract(a, b)
@@ -102,6 +61,32 @@ def two_sample(a: Sequence[float], b: Sequence[float], confidence: float = CONFI
     return Interval(estimate, float(low), float(high), float(test.pvalue))
 
 
+class EqualVariance(NamedTuple):
+    """p of "all groups have one variance" by two tests; NaN where one cannot tell."""
+
+    brown_forsythe: float  # 1974; from the medians, whatever the distribution, blind below four values or so per group
+    bartlett: float  # 1937; from the variances, sees more in few values but takes long tails for unequal variances
+
+
+UNTESTED = EqualVariance(math.nan, math.nan)
+
+
+def equal_variance(groups: Sequence[Sequence[float]] | Array) -> EqualVariance:
+    """Test groups of values of mean 0 or any other; groups that are too small for a test are left out of it.
+
+    Two values lie as far from their median as each other: they say nothing to Brown and Forsythe.
+    """
+
+    def p_of(test: Callable[..., Any], least: int) -> float:
+        enough = [group for group in groups if len(group) >= least]
+        if len(enough) < 2 or max(np.ptp(group) for group in enough) < NO_SPREAD:
+            return math.nan
+        with np.errstate(divide="ignore", invalid="ignore"):  # a group may be constant
+            return float(test(*enough).pvalue)
+
+    return EqualVariance(p_of(partial(stats.levene, center="median"), 3), p_of(stats.bartlett, 2))
+
+
 def sampling_error(top1: float, images: int) -> float:
     """Binomial standard error, in points, of a top-1 in per cent measured on `images` test images."""
     share = top1 / 100
@@ -116,25 +101,3 @@ def sampling_error_of_gain(top1: float, parent: float, images: int) -> float:
     """
     disagree = min(1.0, (100 - top1 + 100 - parent) / 100)
     return 100 * math.sqrt(max(0.0, disagree - ((top1 - parent) / 100) ** 2) / images)
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """Spearman's rho with the interval of Bonett and Wright (2000); NaN bounds below five pairs."""
-    if len(a) < 3 or len(set(a)) == 1 or len(set(b)) == 1:
-        return Interval(math.nan, math.nan, math.nan)
-    test = stats.spearmanr(a, b)
-    rho = float(test.statistic)
-    if len(a) < 5:
-        return Interval(rho, math.nan, math.nan)
-    z = math.atanh(max(-0.9999999, min(0.9999999, rho)))
-    half = stats.norm.ppf((1 + confidence) / 2) * math.sqrt((1 + rho**2 / 2) / (len(a) - 3))
-    return Interval(rho, math.tanh(z - half), math.tanh(z + half), float(test.pvalue))
-
-
-def share(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
-    """A proportion with its exact (Clopper-Pearson) interval; p is of a true share of one half."""
-    if not trials:
-        return Interval(math.nan, math.nan, math.nan)
-    test = stats.binomtest(successes, trials)
-    ci = test.proportion_ci(confidence, method="exact")
-    return Interval(successes / trials, float(ci.low), float(ci.high), float(test.pvalue))

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis import stats
 from analysis.agreement import Agreement
 from analysis.gains import DIVERGED, FAILED, GAIN, HALF, LOSS, MISSING, NO_EFFECT, NOISE, SINGLE
 from analysis.ladder import Ladder
-from analysis.tables import signed
+from analysis.tables import seeds_text, signed
+from roadmap.effects.testing import ALPHA, MARGIN, seeds_needed
 
 
 def summary_of(ladder: Ladder, agreement: Agreement | None) -> list[str]:
@@ -35,8 +35,10 @@ def _ends(ladder: Ladder) -> str:
     weights = np.zeros((1, len(ladder.cells)))
     weights[0, ladder.cells[last.step]], weights[0, ladder.cells[first.step]] = 1, -1
     value, low, high, _ = (float(part[0]) for part in ladder.means.intervals(weights))
-    sure = min(first.n, last.n) >= 2 and math.isfinite(low)
-    interval = f" (95 % interval {signed(low)} to {signed(high)})" if sure else " (no interval: single runs)"
+    lost = first.diverged or last.diverged
+    sure = min(first.n, last.n) >= 2 and math.isfinite(low) and not lost
+    why = "runs diverged" if lost else "single runs"
+    interval = f" (95 % interval {signed(low)} to {signed(high)})" if sure else f" (no interval: {why})"
     return (
         f"From {first.label}, {first.top1:.2f} %, to {last.label}, {last.top1:.2f} %: {signed(value)} points{interval}."
     )
@@ -93,11 +95,14 @@ def _noise(ladder: Ladder) -> list[str]:
     mde = ladder.table["mde"].median()
     if math.isfinite(ladder.sigma):
         assert ladder.means is not None
+        needed = seeds_needed(MARGIN, ladder.sigma, len(ladder.cells), ladder.tests)
         model = "step + seed" if ladder.blocked else "step"
         lines.append(
             f"Noise of one run around {model}: {ladder.sigma:.3f} points, pooled over {ladder.means.df} degrees of "
-            f"freedom. A typical gain must be {mde:.2f} points to be found with 80 % power (before Holm's correction)."
+            f"freedom. Under Holm's correction over {ladder.tests} gains a true gain of {mde:.2f} points gets a "
+            f"verdict with 80 % power; one of {MARGIN} points would need {seeds_text(needed)} seeds per step."
         )
+    lines += _equal_variance(ladder)
     errors = ladder.table["sampling_error"].dropna()
     if len(errors):
         bound = ladder.table["gain_sampling_error"].median()
@@ -108,28 +113,61 @@ def _noise(ladder: Ladder) -> list[str]:
     return lines
 
 
-def _interval(value: stats.Interval, form: str = "{:.2f}") -> str:
+def _equal_variance(ladder: Ladder) -> list[str]:
+    """Does one noise level do for all steps, and which verdicts do not rest on it?"""
+    tests = ladder.equal_variance
     shown = [
-        form.format(number).replace("-", "−").replace("%", " %") for number in (value.estimate, value.low, value.high)
+        f"{name} p = {p:.2g}"
+        for name, p in (("Brown-Forsythe", tests.brown_forsythe), ("Bartlett", tests.bartlett))
+        if math.isfinite(p)
     ]
-    return f"{shown[0]} (95 % interval {shown[1]} to {shown[2]})" if math.isfinite(value.low) else shown[0]
+    if not shown:
+        return []
+    seen = any(p < ALPHA for p in tests)
+    verdict = "differs between steps, so the verdicts are doubtful" if seen else "is not shown to differ between steps"
+    line = f"The noise {verdict}: {', '.join(shown)} (below five seeds the first sees nothing)."
+    given = ladder.table[ladder.table["survives_welch"] != ""]
+    if len(given):
+        kept = given[given["survives_welch"] == "yes"]["label"]
+        names = f": {_names(kept)}" if len(kept) else ""
+        line += f" Of {len(given)} verdicts {len(kept)} survive Welch's test, in which steps share no noise{names}."
+    return [line]
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _agreement(agreement: Agreement, published: str) -> list[str]:
+    """How far the gains are in the published order, beside what noise and another regime leave of such an order."""
     apart = " (the recipe's row apart)" if math.isfinite(agreement.paper_recipe_gain) else ""
-    lines = [
-        f"Agreement with {published} over {len(agreement.steps)} steps{apart}: rank correlation of "
-        f"top-1 {_interval(agreement.values)}, of gains {_interval(agreement.gains)}; {agreement.matching} of "
-        f"{len(agreement.steps)} gains have {published}'s sign: {_interval(agreement.signs, '{:.0%}')}."
+    bounds = [
+        f"{words} {_two(one.low)} to {_two(one.high)}"
+        for one, words in ((agreement.over_noise, "over the noise of runs"), (agreement.over_steps, "over steps"))
+        if math.isfinite(one.low)
     ]
-    if agreement.clear_steps:
+    intervals = f" (95 % interval {', '.join(bounds)})" if bounds else ""
+    lines = [
+        f"Agreement with {published} over {len(agreement.steps)} steps{apart}: rank correlation of the gains "
+        f"{_two(agreement.over_steps.estimate)}{intervals}."
+    ]
+    if math.isfinite(agreement.ceiling.estimate):
+        one = agreement.ceiling
         lines.append(
-            f"Of the {agreement.clear_steps} steps with a verdict, {_interval(agreement.clear, '{:.0%}')} have "
-            f"{published}'s sign."
+            f"What could be reached: were the noise-free gains in {published}'s very order, this noise would leave "
+            f"{_two(one.estimate)} on average (95 % of the time {_two(one.low)} to {_two(one.high)})."
+        )
+    if agreement.regimes is not None:
+        one, (first, second) = agreement.regimes, agreement.regime_names
+        lines.append(
+            f"For comparison, {published}'s own regimes {first} and {second}: {_two(one.estimate)} (95 % interval over "
+            f"steps {_two(one.low)} to {_two(one.high)})."
         )
     if math.isfinite(agreement.recipe_gain):
+        one = agreement.recipe_difference
+        interval = f" (95 % interval {signed(one.low)} to {signed(one.high)})" if math.isfinite(one.low) else ""
         lines.append(
-            f"The recipe's own gain: {signed(agreement.recipe_gain)}; "
-            f"{published}'s: {signed(agreement.paper_recipe_gain)}."
+            f"The recipe's own gain: {signed(agreement.recipe_gain)}; {published}'s: "
+            f"{signed(agreement.paper_recipe_gain)}; difference {signed(one.estimate)}{interval}."
         )
     return lines

@@ -12,6 +12,9 @@ from analysis.ladder import Ladder
 from analysis.theme import number
 from roadmap.escape import csv_cell, latex, markdown
 
+DIFFERENCE, SEEDS = "difference of gains [95 % CI]", "seeds for the paper's gain"
+JOINT, ALONE = "gain [95 % CI, all at once]", "95 % CI, this gain alone"  # the heads of the two intervals
+
 
 @dataclass(frozen=True)
 class Column:
@@ -45,10 +48,14 @@ def _top1(row: Any) -> str:
     return top1_text(row) if math.isfinite(row.top1) else str(row.status)
 
 
-def _gain(row: Any) -> str:
-    if not math.isfinite(row.gain_low):
-        return signed(row.gain)
-    return f"{signed(row.gain)} [{signed(row.gain_low)}, {signed(row.gain_high)}]"
+def gain_text(row: Any) -> str:
+    """A gain with the interval of all gains of its table at once, which goes with the verdict."""
+    return signed(row.gain) + (f" {interval_text(row.joint_low, row.joint_high)}" * math.isfinite(row.joint_low))
+
+
+def _difference(row: Any) -> str:
+    low = getattr(row, "gain_difference_low", math.nan)  # the published ladder is not compared with itself
+    return signed(row.gain_difference) + (f" {interval_text(low, row.gain_difference_high)}" * math.isfinite(low))
 
 
 COLUMNS = (
@@ -57,38 +64,42 @@ COLUMNS = (
     Column("params (M)", lambda row: plain(row.params / 1e6), lambda row: row.params),
     Column("images/s", lambda row: plain(row.images_per_second, 0), lambda row: row.images_per_second),
     Column("top-1 (n)", _top1, lambda row: row.top1),
-    Column("gain [95 % CI]", _gain, lambda row: row.gain),
+    Column(JOINT, gain_text, lambda row: row.gain),
     Column("verdict", lambda row: row.verdict or "–"),
     Column("paper", lambda row: plain(row.paper_top1), lambda row: row.paper_top1),
     Column("difference", lambda row: signed(row.difference), lambda row: row.difference),
     Column("paper's gain", lambda row: signed(row.paper_gain), lambda row: row.paper_gain),
-    Column("difference of gains", lambda row: signed(row.gain_difference), lambda row: row.gain_difference),
+    Column(DIFFERENCE, lambda row: _difference(row), lambda row: row.gain_difference),
 )
 NOISE_COLUMNS = (
     COLUMNS[0],
     Column("gain", lambda row: signed(row.gain), lambda row: row.gain),
     Column("p (Holm)", lambda row: "–" if math.isnan(row.p_holm) else f"{row.p_holm:.2g}", lambda row: row.p_holm),
-    Column("detectable at 80 % power", lambda row: plain(row.mde), lambda row: row.mde),
-    Column("seeds needed", lambda row: _seeds(row.seeds_needed), lambda row: row.seeds_needed),
-    Column("95 % CI, paired", lambda row: _pair(row.paired_low, row.paired_high), lambda row: row.paired_low),
-    Column("95 % CI, two samples", lambda row: _pair(row.welch_low, row.welch_high), lambda row: row.welch_low),
+    Column("found with 80 % power (Holm)", lambda row: plain(row.mde), lambda row: row.mde),
+    Column(SEEDS, lambda row: seeds_text(row.paper_gain_seeds), lambda row: row.paper_gain_seeds),
+    Column(ALONE, lambda row: interval_text(row.gain_low, row.gain_high), lambda row: row.gain_low),
+    Column("95 % CI, paired", lambda row: interval_text(row.paired_low, row.paired_high), lambda row: row.paired_low),
+    Column("95 % CI, two samples", lambda row: interval_text(row.welch_low, row.welch_high), lambda row: row.welch_low),
+    Column("survives Welch (Holm)", lambda row: row.survives_welch or "–"),
     Column("test-set error of top-1", lambda row: plain(row.sampling_error), lambda row: row.sampling_error),
     Column("… of the gain, at most", lambda row: plain(row.gain_sampling_error), lambda row: row.gain_sampling_error),
 )
 
 
-def _seeds(value: float) -> str:
+def seeds_text(value: float) -> str:
+    """A number of seeds, or that it is too large to count."""
     return "–" if math.isnan(value) else "more than 1000" if math.isinf(value) else f"{value:.0f}"
 
 
-def _pair(low: float, high: float) -> str:
+def interval_text(low: float, high: float) -> str:
+    """[+0.12, +0.34], or an en dash for a missing one."""
     return f"[{signed(low)}, {signed(high)}]" if math.isfinite(low) else "–"
 
 
 def columns_of(ladder: Ladder, columns: tuple[Column, ...] = COLUMNS) -> tuple[Column, ...]:
     """The columns that say something about this ladder: those that would be empty, or 0 by definition, are left out."""
     rows = list(ladder.table.itertuples())
-    idle = ("paper", "difference", "paper's gain", "difference of gains") if ladder.is_paper else ()
+    idle = ("paper", "difference", "paper's gain", DIFFERENCE, SEEDS) if ladder.is_paper else ()
     kept = (c for c in columns if c.head not in idle and any(c.text(row) != "–" for row in rows))
     return tuple(replace(c, head=c.head.replace("paper", ladder.publication)) for c in kept)
 

@@ -4,10 +4,10 @@ import numpy as np
 from scipy import stats as distributions
 
 from analysis.attribution.game import Effects, Game, Set, linear_effects
-from analysis.stats import detectable
 from roadmap.effects.contrasts import Contrasts, factorial_contrasts
 from roadmap.effects.noise import Array, joint_df, quantile
 from roadmap.effects.subsets import RUNS
+from roadmap.effects.testing import detectable
 
 LEAST_PLAYERS = 5  # of fewer, the 32 runs are all sets several times over
 
@@ -39,9 +39,9 @@ def find_factorial(game: Game, planned: Set) -> Contrasts | None:
 
 
 def factorial_of(game: Game, contrasts: Contrasts) -> Effects:
-    """Main effects; with a diverged run bounds, without at least two idle columns the noise of the seeds alone."""
+    """Main effects; none with a diverged run; without at least two idle columns the noise of the seeds alone."""
     plain = linear_effects(game, game.players, contrasts.sets, contrasts.main)
-    if any(plain.bounded) or len(contrasts.idle) < 2:
+    if any(plain.lost) or len(contrasts.idle) < 2:
         return plain
     place = game.columns(contrasts.sets)
     full = np.zeros((1, len(game.sets)))
@@ -50,5 +50,5 @@ def factorial_of(game: Game, contrasts: Contrasts) -> Effects:
     effect, low, high = effects_from(game.means.mean[place], contrasts, np.asarray(noise), game.means.df)
     t = float(quantile(len(contrasts.idle)))
     p = 2 * distributions.t.sf(np.abs(effect) * t / np.maximum((high - low) / 2, 1e-12), len(contrasts.idle))
-    mde = detectable(float(np.median(high - low)) / 2 / t, len(contrasts.idle))
-    return Effects(game.players, effect, low, high, p, plain.bounded, plain.n, mde)
+    mde = detectable(float(np.median(high - low)) / 2 / t, len(contrasts.idle), len(effect))
+    return Effects(game.players, effect, low, high, p, plain.lost, plain.n, mde)

@@ -7,9 +7,9 @@ from itertools import chain, combinations
 import numpy as np
 import pandas as pd
 
-from analysis import stats
 from roadmap.changes import FILES
 from roadmap.effects.noise import AdditiveModel, Array, Means
+from roadmap.effects.testing import detectable, holm
 from roadmap.resolve import canonical
 from roadmap.steps import DEFAULT, Roadmap, in_order
 
@@ -26,7 +26,6 @@ class Game:
         means: their estimated means under one noise level (model: set + seed).
         runs: how many finished runs each set has.
         diverged: sets of which at least one run diverged; their value is unknown.
-        floor, ceiling: what an unknown value is taken to lie between.
         base: changes that are part of every set, and left out of `sets`: those of the roadmap's root.
         aliases: how many of the sets, the last ones, come to the same network and training as one before them.
     """
@@ -36,8 +35,6 @@ class Game:
     means: Means
     runs: tuple[int, ...]
     diverged: tuple[Set, ...] = ()
-    floor: float = 0.0
-    ceiling: float = 100.0
     base: Set = ()
     aliases: int = 0
 
@@ -59,21 +56,21 @@ class Game:
 
 @dataclass(frozen=True)
 class Effects:
-    """Named effects with 95 % intervals; `bounded` where a diverged run leaves only bounds and no estimate (NaN)."""
+    """Named effects with 95 % intervals; `lost` where they need a set of which a run diverged: all numbers are NaN."""
 
     names: tuple[str, ...]
     estimate: Array
     low: Array
     high: Array
     p: Array
-    bounded: tuple[bool, ...]
+    lost: tuple[bool, ...]
     n: int  # fewest runs of any set that was used
-    mde: float = float("nan")  # median effect that would be found with 80 % power
+    mde: float = float("nan")  # median effect that Holm over them finds with 80 % power
 
     def frame(self) -> pd.DataFrame:
         """A row per effect; p adjusted by Holm over them."""
-        columns = {"estimate": self.estimate, "low": self.low, "high": self.high, "p_holm": stats.holm(self.p.tolist())}
-        return pd.DataFrame({"name": self.names, **columns, "bounded": self.bounded})
+        columns = {"estimate": self.estimate, "low": self.low, "high": self.high, "p_holm": holm(self.p)}
+        return pd.DataFrame({"name": self.names, **columns, "lost": self.lost})
 
 
 def players_of(road: Roadmap, idle: frozenset[str] = frozenset()) -> Set:
@@ -119,7 +116,6 @@ def game_of(
         means=means.at(places),
         runs=tuple(int(counts[i]) for i in places),
         diverged=(*lost, *(one for one, origin in same.items() if origin in lost)),
-        ceiling=float(finished["top1"].max()),
         base=base,
         aliases=len(further),
     )
@@ -150,29 +146,25 @@ def _subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def linear_effects(game: Game, names: Sequence[str], sets: Sequence[Set], weights: Array) -> Effects:
-    """Effects that are weighted sums of values: `weights` is (names, sets). Diverged sets give bounds instead.
+    """Effects that are weighted sums of values: `weights` is (names, sets).
 
-    The interval holds the noise of the runs. With one run per set there is none: its bounds are NaN.
+    The interval holds the noise of the runs. With one run per set there is none: its bounds are NaN. An effect that
+    needs a diverged set has no number: such a set has no top-1, and any that is put in its place would be made up.
     """
-    lost = np.array([one in game.diverged for one in sets])
+    gone = np.array([one in game.diverged for one in sets])
+    lost = np.abs(weights[:, gone]).sum(axis=1) > 0
     full = np.zeros((len(names), len(game.sets)))
-    full[:, game.columns([one for one in sets if one not in game.diverged])] = weights[:, ~lost]
-    estimate, low, high, p = game.means.intervals(full)
-    error = game.means.contrast(full)[1]
-    bounded = np.abs(weights[:, lost]).sum(axis=1) > 0
-    low, high = low.copy(), high.copy()
-    unknown = weights[bounded][:, lost]
-    extremes = np.where(unknown > 0, game.ceiling, game.floor), np.where(unknown > 0, game.floor, game.ceiling)
-    high[bounded] = estimate[bounded] + (unknown * extremes[0]).sum(axis=1)
-    low[bounded] = estimate[bounded] + (unknown * extremes[1]).sum(axis=1)
-    used: list[bool] = np.any(full != 0, axis=0).tolist()
+    full[:, game.columns([one for one, out in zip(sets, gone, strict=True) if not out])] = weights[:, ~gone]
+    error = game.means.contrast(full)[1][~lost]
+    estimate, low, high, p = (np.where(lost, np.nan, part) for part in game.means.intervals(full))
+    used: list[bool] = np.any(full[~lost] != 0, axis=0).tolist()
     return Effects(
-        names=tuple(names),
-        estimate=np.where(bounded, np.nan, estimate),
-        low=low,
-        high=high,
-        p=np.where(bounded, np.nan, p),
-        bounded=tuple(bounded.tolist()),
+        tuple(names),
+        estimate,
+        low,
+        high,
+        p,
+        lost=tuple(lost.tolist()),
         n=min((n for n, use in zip(game.runs, used, strict=True) if use), default=0),
-        mde=stats.detectable(float(np.median(error)), game.means.df) if game.means.df >= 1 else float("nan"),
+        mde=detectable(float(np.median(error)), game.means.df, len(error)) if len(error) else float("nan"),
     )

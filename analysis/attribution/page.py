@@ -56,7 +56,7 @@ def _methods(found: Attribution) -> list[str]:
     """How each kind of effect was computed, how many runs stand behind it and what they could have found."""
     lines = []
     for method, effects in found.effects.items():
-        mde = f"; {effects.mde:.2f} points would be found with 80 % power" if math.isfinite(effects.mde) else ""
+        mde = f"; {effects.mde:.2f} points would be found with 80 % power (Holm)" if math.isfinite(effects.mde) else ""
         lines.append(f"{method[0].upper()}{method[1:]}: {found.how[method]}. n = {effects.n} per set at least{mde}.")
     if any(effects.n == 1 for effects in found.effects.values()):
         lines.append("With one run per set the noise of a run is unknown: no verdict, and intervals lack it.")
@@ -68,15 +68,15 @@ def _diverged(found: Attribution) -> list[str]:
         return []
     names = "; ".join(found.diverged)
     return [
-        f"Diverged: {names}. What depends on these sets is given as bounds: their value may be anything from 0 % to "
-        "the best top-1 of the others."
+        f"Diverged: {names}. A set of which a run diverged has no top-1, whatever its other runs reached; effects that "
+        "need it have no number, the others are not touched."
     ]
 
 
 def _interval(effects: Effects, i: int) -> str:
     low, high = float(effects.low[i]), float(effects.high[i])
-    if effects.bounded[i]:
-        return f"diverged: {signed(low)} to {signed(high)}"
+    if effects.lost[i]:
+        return "diverged"
     if not math.isfinite(low):
         return signed(float(effects.estimate[i]))
     return f"{signed(float(effects.estimate[i]))} [{signed(low)}, {signed(high)}]"
@@ -99,7 +99,7 @@ def _methods_table(series: Mapping[str, Effects], labels: Mapping[str, str]) -> 
             else:
                 cells.append(("–", None))
         rows.append(cells)
-    return Table(["change", *series], rows, "gains and 95 % intervals, points of top-1", css="ladder")
+    return Table(["change", *series], rows, "gains and 95 % intervals of each alone, points of top-1", css="ladder")
 
 
 def _kernel_tables(curves: Sequence[KernelCurve]) -> list[Table]:
@@ -129,11 +129,11 @@ def _effects_table(effects: Effects, title: str, labels: Mapping[str, str]) -> T
     frame = effects.frame()
     rows: list[list[tuple[str, float | None]]] = []
     for i, row in enumerate(frame.itertuples()):
-        if not (math.isfinite(row.estimate) or row.bounded):
+        if not (math.isfinite(row.estimate) or row.lost):
             continue
         p = "–" if math.isnan(row.p_holm) else f"{row.p_holm:.2g}"
         rows.append(
             [(labels.get(row.name, row.name), None), (_interval(effects, i), _key(row.estimate)), (p, _key(row.p_holm))]
         )
     strongest = sorted(rows, key=lambda cells: cells[2][1] if cells[2][1] is not None else 2.0)[:MOST_ROWS]
-    return Table(("", "effect [95 % CI]", "p (Holm)"), strongest, title, css="ladder")
+    return Table(("", "effect [95 % CI, alone]", "p (Holm)"), strongest, title, css="ladder")

@@ -8,10 +8,10 @@ from scipy import stats as distributions
 
 from analysis.attribution.game import Effects, Game, Set, linear_effects
 from analysis.planned import Pair
-from analysis.stats import detectable
 from roadmap.effects import subsets
 from roadmap.effects.contrasts import noise_over_pairs, order_weights, shapley_weights
 from roadmap.effects.noise import Array, Means, joint_df, quantile
+from roadmap.effects.testing import detectable
 
 
 def over_pairs(weights: Array, means: Means) -> tuple[Array, Array, Array]:
@@ -60,19 +60,25 @@ def exact_shapley(game: Game) -> Effects:
 
 
 def sampled_shapley(game: Game, orders: Sequence[Set]) -> Effects:
-    """Shapley values from antithetic pairs of orders, at least two, of which every set was trained."""
+    """Shapley values from antithetic pairs of orders, at least two, of which every set was trained.
+
+    A change next to a diverged set in some order is lost. The others keep all pairs, and with them the spread of the
+    pairs, which the noise of the runs alone is no substitute for.
+    """
     sets, by_pair = order_weights(orders, game.players)
     plain = linear_effects(game, game.players, sets, by_pair.mean(axis=0))
-    if any(one in game.diverged for one in sets):
+    lost = np.array(plain.lost)
+    if lost.all():
         return plain
+    kept = np.array([one not in game.diverged for one in sets])
     full = np.zeros((*by_pair.shape[:2], len(game.sets)))
-    full[..., game.columns(sets)] = by_pair
-    value, low, high = over_pairs(full, game.means)
+    full[..., game.columns([one for one, keep in zip(sets, kept, strict=True) if keep])] = by_pair[..., kept]
+    value, low, high = (np.where(lost, np.nan, part) for part in over_pairs(full, game.means))
     df = len(by_pair) - 1
     error = (high - low) / 2 / quantile(df)
     p = 2 * distributions.t.sf(np.abs(value) / np.where(error > 0, error, np.nan), df)
-    mde = detectable(float(np.median(error)), df)
-    return Effects(game.players, value, low, high, p, plain.bounded, plain.n, mde)
+    mde = detectable(float(np.nanmedian(error)), df, int((~lost).sum()))
+    return Effects(game.players, value, low, high, p, plain.lost, plain.n, mde)
 
 
 def gains_by_position(game: Game, orders: Sequence[Set]) -> pd.DataFrame:

@@ -94,7 +94,7 @@ def _against(base: pd.DataFrame, arms: Mapping[tuple[str, int], pd.DataFrame]) -
     cells = finished["set"].map({one: i for i, one in enumerate(sets)})
     means = AdditiveModel(cells.tolist(), finished["seed"].tolist()).fit(finished["top1"].to_numpy())
     runs = tuple(int((cells == i).sum()) for i in range(len(sets)))
-    game = Game((), sets, means, runs, tuple(lost), ceiling=float(finished["top1"].max()))
+    game = Game((), sets, means, runs, tuple(lost))
     weights = np.zeros((len(arms), len(labels)))
     for row, (_, sign) in enumerate(arms):
         weights[row, 0], weights[row, row + 1] = sign, -sign

@@ -29,7 +29,7 @@ def effects_figure(
     caption: str = "",
     size: str = "page",
 ) -> Figure:
-    """A row per name, a mark with its 95 % interval per series; dotted lines are bounds left by a diverged run."""
+    """A row per name, a mark with its 95 % interval per series; nothing for what a diverged run took away."""
     names = list(dict.fromkeys(name for effects in series.values() for name in effects.names))
     step = 0.8 / max(len(series), 1)
     shown = [textwrap.fill(labels.get(name, name), 22 if size == "column" else 40) for name in names]
@@ -42,12 +42,10 @@ def effects_figure(
     handles = []
     for i, ((title, effects), (mark, colour)) in enumerate(zip(series.items(), _MARKS, strict=False)):
         offset = step * (i - (len(series) - 1) / 2)
-        for name, value, low, high, lost in zip(
-            effects.names, effects.estimate, effects.low, effects.high, effects.bounded, strict=True
-        ):
+        for name, value, low, high in zip(effects.names, effects.estimate, effects.low, effects.high, strict=True):
             y = names.index(name) + offset
             if np.isfinite(low) and np.isfinite(high):
-                axes.plot([low, high], [y, y], ":" if lost else "-", color=colour, zorder=2)
+                axes.plot([low, high], [y, y], color=colour, zorder=2)
             face = colour if np.isfinite(low) else "white"
             dot = axes.plot(value, y, mark, color=colour, markerfacecolor=face, markersize=theme.points(4.5), zorder=3)
             dot[0].set_gid(f"{title}:{name}")
@@ -64,11 +62,9 @@ def effects_figure(
 
 
 def _limit(axes: Axes, series: Iterable[Effects]) -> None:
-    """Keep the axis on the intervals: bounds of diverged runs reach far out and would flatten everything else."""
-    inside = [
-        part[~np.array(effects.bounded)] for effects in series for part in (effects.estimate, effects.low, effects.high)
-    ]
-    values = np.concatenate(inside) if inside else np.zeros(0)
+    """Keep the axis on the intervals."""
+    parts = [part for effects in series for part in (effects.estimate, effects.low, effects.high)]
+    values = np.concatenate(parts) if parts else np.zeros(0)
     values = values[np.isfinite(values)]
     if len(values):
         low, high = min(0.0, values.min()), max(0.0, values.max())

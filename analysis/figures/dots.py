@@ -6,14 +6,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import theme
-from analysis.figures.gains import draw_gain
+from analysis.figures.gains import INTERVALS, draw_gain
 
 _LONGEST = {"page": 46, "slide": 46, "column": 20}  # characters of a name
 
 
 @theme.styled
 def dots_figure(table: pd.DataFrame, *, caption: str = "", size: str = "page") -> Figure:
-    """A row per configuration of `table` (columns name, over, gain, gain_low, gain_high, verdict)."""
+    """A row per configuration of `table` (name, over, and the columns of `gains.with_gains`)."""
     rows = table.reset_index(drop=True)
     same = rows["over"].nunique() == 1
     pitch = 1.35 if same else 2.3
@@ -30,7 +30,7 @@ def dots_figure(table: pd.DataFrame, *, caption: str = "", size: str = "page") -
     over = f"{rows['over'].iloc[0]} " if same else ""
     axes.set_xlabel(f"gain in top-1 over {_short(over, size) or 'the nearest row of the ladder '}(points)")
     sure = rows["gain_low"].notna()
-    handles = [Line2D([], [], color=theme.INK, marker="o", label="gain with 95 % interval")] * bool(sure.any())
+    handles = [Line2D([], [], color=theme.INK, marker="o", label=INTERVALS)] * bool(sure.any())
     if not sure.all():
         handles.append(
             Line2D(

@@ -12,6 +12,7 @@ from analysis import theme
 from analysis.gains import GAIN, LOSS
 from analysis.ladder import Ladder
 
+INTERVALS = "gain with 95 % interval (thin: all gains at once)"
 COLOURS = {GAIN: theme.GOOD, LOSS: theme.BAD}
 
 
@@ -52,6 +53,7 @@ def draw_gain(axes: Axes, y: int, row: Any, name: str) -> None:
     sure = row.gain_low == row.gain_low
     if sure:
         axes.plot([row.gain_low, row.gain_high], [y, y], color=colour, zorder=2)
+        axes.plot([row.joint_low, row.joint_high], [y, y], color=colour, linewidth=theme.points(0.8), zorder=2)
     if row.gain == row.gain:
         face = colour if sure else "white"
         dot = axes.plot(row.gain, y, "o", color=colour, markerfacecolor=face, markersize=theme.points(5), zorder=3)
@@ -63,7 +65,7 @@ def draw_gain(axes: Axes, y: int, row: Any, name: str) -> None:
 def _legend(intervals: bool, band: bool, paper: Ladder | None) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = []
     if intervals:
-        handles.append(Line2D([], [], color=theme.INK, marker="o", label="gain with 95 % interval"))
+        handles.append(Line2D([], [], color=theme.INK, marker="o", label=INTERVALS))
     else:
         handles.append(
             Line2D([], [], color=theme.INK, marker="o", markerfacecolor="white", linestyle="", label="gain, n = 1")
@@ -81,5 +83,5 @@ def _legend(intervals: bool, band: bool, paper: Ladder | None) -> list[Line2D | 
             )
         )
     if band:
-        handles.append(Patch(facecolor=theme.GRID, label="too small to be found (80 % power)"))
+        handles.append(Patch(facecolor=theme.GRID, label="too small for a verdict (80 % power)"))
     return handles

@@ -1,6 +1,6 @@
-"""What a study will be able to tell: how many distinct sets it needs, and the 95 % interval to expect of its effects.
+"""What a study will be able to tell: how many distinct sets it needs, the 95 % intervals to expect and the power.
 
-The intervals follow from the plan (which sets, how many seeds) and the noise of a run; the weights are those with which
+Both follow from the plan (which sets, how many seeds) and the noise of a run; the weights are those with which
 the analysis computes the effects. Imports neither torch nor hydra.
 """
 
@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,11 +21,13 @@ from roadmap import paper
 from roadmap.effects import contrasts
 from roadmap.effects.noise import AdditiveModel, Array, joint_df, pooled, quantile, variances
 from roadmap.effects.subsets import Set
+from roadmap.effects.testing import MARGIN, MOST_SEEDS, detectable, seeds_needed
 from roadmap.resolve import canonical
 from roadmap.steps import Roadmap, in_order, roadmap_named
 
 PAPER_IMAGES = 50_000  # ImageNet's validation set, on which the paper's seeds were scored
 LEAST_DF = 3  # of the finished runs' residuals: below this they say less about the noise than the assumption
+GAIN = "gain (difference of two configurations)"
 SHARED = ("regime", "data", "budget", "image_size", "precision")  # what runs that are compared have in common
 
 
@@ -143,18 +146,33 @@ def _test_images(settings: Settings) -> int:
     return settings.data.eval_images or evaluation_size(settings)
 
 
-# --- the effects that a list of runs is for: each function yields (what, half widths at a noise of 1 point, remark)
-
-Widths = Iterator[tuple[str, Array, str]]
+# --- the effects that a list of runs is for
 
 
-def _plain(game: Game, weights: Array) -> Array:
-    """Half widths of weighted sums of configurations (..., configurations); NaN where the noise stays unknown."""
+class Expected(NamedTuple):
+    """Effects of one kind: half widths of their 95 % intervals, each alone, at a noise of 1 point; NaN if unknown."""
+
+    what: str
+    widths: Array
+    remark: str
+    df: float | Array = math.nan  # degrees of freedom of the widths
+
+    def found(self, noise: float) -> Array:
+        """The effects that Holm over all of this kind finds with 80 % power at this noise, points; NaN if unknown."""
+        df = np.broadcast_to(self.df, self.widths.shape)
+        errors = noise * self.widths / quantile(df)
+        return np.array([detectable(error, of, len(errors)) for error, of in zip(errors, df, strict=True)])
+
+
+Widths = Iterator[Expected]
+
+
+def _plain(game: Game, what: str, weights: Array) -> Expected:
+    """Weighted sums of configurations (effects, configurations); NaN where the noise stays unknown."""
     model = game.model
     if model.df < 1:
-        return np.full(len(weights), math.nan)
-    half: Array = quantile(model.df) * np.sqrt(variances(weights, model.unscaled))
-    return half
+        return Expected(what, np.full(len(weights), math.nan), "")
+    return Expected(what, quantile(model.df) * np.sqrt(variances(weights, model.unscaled)), "", model.df)
 
 
 def _differences(game: Game) -> Widths:
@@ -162,18 +180,18 @@ def _differences(game: Game) -> Widths:
     if count < 2:
         return
     against_first = np.hstack([np.full((count - 1, 1), -1.0), np.eye(count - 1)])
-    yield "gain (difference of two configurations)", _plain(game, against_first), ""
+    yield _plain(game, GAIN, against_first)
     pairs = contrasts.second_differences(game.sets)
     if pairs:
         sets = list(dict.fromkeys(game.sets))
         rows = np.array([[dict(pair.terms).get(one, 0) for one in sets] for pair in pairs], dtype=np.float64)
-        yield "how much two changes help each other, in one context", _plain(game, game.weights(sets, rows)), ""
+        yield _plain(game, "how much two changes help each other, in one context", game.weights(sets, rows))
 
 
 def _orders(game: Game) -> Widths:
     pairs = len(game.orders) // 2
     if pairs < 2:
-        yield "Shapley value", np.array([math.nan]), "two pairs of orders at least"
+        yield Expected("Shapley value", np.array([math.nan]), "two pairs of orders at least")
         return
     model = game.model
     weights = game.weights(*contrasts.order_weights(game.orders, game.players))
@@ -182,13 +200,13 @@ def _orders(game: Game) -> Widths:
     if model.df < 1:
         hidden, remark = 0 * hidden, remark + " and by noise that one seed does not show"
     df = joint_df(seen, pairs - 1, hidden, max(model.df, 1))
-    yield "Shapley value", quantile(df) * np.sqrt(seen + hidden), remark
+    yield Expected("Shapley value", quantile(df) * np.sqrt(seen + hidden), remark, df)
 
 
 def _subsets(game: Game) -> Widths:
-    yield "exact Shapley value", _plain(game, game.weights(*contrasts.shapley_weights(game.players))), ""
+    yield _plain(game, "exact Shapley value", game.weights(*contrasts.shapley_weights(game.players)))
     if len(game.players) > 1:
-        yield "exact interaction", _plain(game, game.weights(*contrasts.interaction_weights(game.players))), ""
+        yield _plain(game, "exact interaction", game.weights(*contrasts.interaction_weights(game.players)))
 
 
 def _factorial(game: Game) -> Widths:
@@ -197,7 +215,7 @@ def _factorial(game: Game) -> Widths:
     model = game.model
     df, how = (model.df, "") if model.df >= 1 else (len(found.idle), "by the idle columns alone, for want of a seed; ")
     half = quantile(df) * np.sqrt(variances(weights, model.unscaled)) if df else np.full(len(weights), math.nan)
-    yield "main effect", half, how + "wider by interactions of three"
+    yield Expected("main effect", half, how + "wider by interactions of three", df or math.nan)
 
 
 EFFECTS: Mapping[str | None, Callable[[Game], Widths]] = {
@@ -222,9 +240,24 @@ def outlook(study: FrozenStudy, states: Sequence[str], noise: float | None) -> l
     for game in games_of(study, states):
         known = noise_of(game, noise)
         lines += [_counts(study, game), f"noise of a run: {known.sigma:.3g} points ({known.how})"]
-        for what, widths, remark in EFFECTS.get(study.generator, _differences)(game):
-            lines.append(f"95 % interval to expect: {what} {_shown(widths * known.sigma)}{remark and f' ({remark})'}")
+        for kind in EFFECTS.get(study.generator, _differences)(game):
+            remark = kind.remark and f" ({kind.remark})"
+            lines.append(f"95 % interval to expect: {kind.what} {_shown(kind.widths * known.sigma)}{remark}")
+            lines += _power(game, kind, known.sigma)
     return lines
+
+
+def _power(game: Game, kind: Expected, noise: float) -> list[str]:
+    """What gets a verdict with 80 % power, and for gains how many seeds a stated one needs; none if unknown."""
+    found = kind.found(noise)
+    if not np.isfinite(found).any():
+        return []
+    line = f"found with 80 % power (Holm over {len(found)}, 5 %): {_range(found)} points or more"
+    if kind.what == GAIN:
+        needed = seeds_needed(MARGIN, noise, len(game.sets), len(found))
+        seeds = f"more than {MOST_SEEDS}" if math.isinf(needed) else f"{needed:.0f}"
+        line += f"; a gain of {MARGIN} points needs {seeds} seeds"
+    return [line]
 
 
 def _counts(study: FrozenStudy, game: Game) -> str:
@@ -250,5 +283,9 @@ def _shown(widths: Array) -> str:
     known = widths[np.isfinite(widths)]
     if not len(known):
         return "none: one seed does not show the noise of a run"
-    low, high = (f"{value:.2g}" for value in (known.min(), known.max()))
-    return f"±{low} points" if low == high else f"±{low} to ±{high} points"
+    return f"±{_range(known).replace(' to ', ' to ±')} points"
+
+
+def _range(values: Array) -> str:
+    low, high = (f"{value:.2g}" for value in (np.nanmin(values), np.nanmax(values)))
+    return low if low == high else f"{low} to {high}"

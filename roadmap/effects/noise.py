@@ -85,10 +85,15 @@ class AdditiveModel:
         """Means of all cells from `values` (..., N), in the order of the constructor's labels."""
         values = np.asarray(values, dtype=np.float64)
         beta = values @ self._inverse.T
-        residual = values - beta @ self.design.T
+        residual = self.residuals(values)
         variance = (residual**2).sum(-1) / self.df if self.df > 0 else np.full(values.shape[:-1], np.nan)
         sigma = np.where(variance < NO_SPREAD**2, 0.0, np.sqrt(variance))
         return Means(beta[..., : self.cells], self.unscaled, sigma, self.df)
+
+    def residuals(self, values: Array) -> Array:
+        """What cell and block leave of `values` (..., N)."""
+        left: Array = values - values @ self._inverse.T @ self.design.T
+        return left
 
 
 def _dummies(labels: Sequence[int]) -> Array:

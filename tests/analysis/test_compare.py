@@ -14,8 +14,9 @@ from analysis.compare import compare
 from analysis.further import further_of
 from analysis.groups import groups_of
 from analysis.ladder import ladder_of
-from analysis.stats import holm, paired
+from analysis.stats import paired
 from experiments.errors import ConfigError
+from roadmap.effects.testing import holm
 from tests.analysis import factory
 from tests.analysis.composed import record
 

@@ -45,9 +45,10 @@ def test_two_sizes_or_one_context_make_no_comparison() -> None:
     assert curves(runs({BEFORE: 70.0, (*BEFORE, "move_up_depthwise"): 71.0}, (5, 7, 9))) == []
 
 
-def test_a_diverged_set_has_no_mean_and_its_gain_is_bounded() -> None:
+def test_a_diverged_set_has_no_mean_and_no_gain() -> None:
     frame = runs({BEFORE: 70.0, (*BEFORE, "move_up_depthwise"): 71.0}, (3, 5, 7))
     frame.loc[frame["changes"] == "+".join((*BEFORE, "kernel_7")), "status"] = "diverged"
     lost = curves(frame)[0]
     assert np.isnan(lost.top1[2])
-    assert lost.gains.bounded == (False, True)
+    assert lost.gains.lost == (False, True)
+    assert np.isnan(lost.gains.estimate).tolist() == [False, True]

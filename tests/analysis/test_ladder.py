@@ -1,9 +1,11 @@
 """The table of a ladder: means, gains and verdicts from runs with known answers, and the paper's numbers as printed."""
 
-import dataclasses
 import math
 
+import numpy as np
 import pytest
+from scipy.stats import spearmanr
+from scipy.stats import t as student
 
 from analysis.agreement import agreement_of
 from analysis.collect import collect
@@ -45,6 +47,37 @@ def test_means_gains_and_verdicts(tmp_path):
     assert row["gain"] == pytest.approx(row["top1"] - ladder.row("depthwise")["top1"])
 
 
+def test_the_interval_beside_a_verdict_goes_with_it(tmp_path):
+    """No interval of the table leaves 0 out where the verdict is "within noise"; those of a gain alone do."""
+    ladder = ladder_from(tmp_path, factory.ladder(lambda name: PUBLISHED[name], noise=0.25, rng=3))
+    rows = ladder.table[ladder.table["verdict"] == "within noise"]
+    assert ((rows["joint_low"] < 0) & (rows["joint_high"] > 0)).all()
+    assert ((rows["gain_low"] > 0) | (rows["gain_high"] < 0)).any()
+    assert ladder.tests == 16
+    assert (ladder.table["mde"].dropna() > ladder.table["gain_high"].dropna() - ladder.table["gain"].dropna()).all()
+    assert ladder.row("enhanced_recipe")["paper_gain_seeds"] < ladder.row("gelu")["paper_gain_seeds"]
+
+
+def test_a_verdict_that_rests_on_the_pooled_noise_does_not_survive_welch(tmp_path):
+    ladder = ladder_from(tmp_path, factory.ladder(PUBLISHED.get, seeds=range(3), noise=0.1))
+    welch = ladder.table.set_index("step")["survives_welch"]
+    assert welch["enhanced_recipe"] == "yes" and "no" in set(welch)
+    assert (welch[ladder.table.set_index("step")["verdict"] == "within noise"] == "").all()
+    assert any("survive Welch's test" in line and "Brown-Forsythe p =" in line for line in summary_of(ladder, None))
+
+
+@pytest.mark.numeric
+def test_unequal_noise_is_seen_and_said(tmp_path):
+    records = factory.ladder(PUBLISHED.get, seeds=range(8), noise=0.05)
+    random = np.random.default_rng(0)
+    for one in records:
+        if one["step"] in ("width", "gelu"):
+            one["top1"] += 0.6 * random.standard_normal()
+    ladder = ladder_from(tmp_path, records)
+    assert max(ladder.equal_variance) < 0.01
+    assert any("differs between steps, so the verdicts are doubtful" in line for line in summary_of(ladder, None))
+
+
 def test_gains_are_over_the_parent_not_the_row_above(tmp_path):
     table = ladder_from(tmp_path, factory.ladder(PUBLISHED.get, noise=0, seed_effect=0)).table.set_index("step")
     assert table["gain"]["kernel_11"] == pytest.approx(PUBLISHED["kernel_11"] - PUBLISHED["move_up_depthwise"])
@@ -75,8 +108,16 @@ def test_a_diverged_run_is_no_number_and_costs_the_verdict(tmp_path):
     row = ladder.row("gelu")
     assert (row["n"], row["diverged"], row["status"], row["verdict"]) == (2, 1, "partial", "diverged")
     assert row["top1"] > 80
-    assert math.isnan(row["gain_low"])
+    for name in ("gain", "joint", "gain_difference", "paired", "welch"):  # survivors are no fair sample
+        assert math.isnan(row[f"{name}_low"])
+    assert "gelu" not in agreement_of(ladder).steps and "fewer_activations" not in agreement_of(ladder).steps
     assert any("1 of 3 runs diverged" in line for line in summary_of(ladder, None))
+
+
+def test_from_first_to_last_has_no_interval_where_the_last_diverged(tmp_path):
+    records = [r for r in factory.ladder(PUBLISHED.get) if not (r["step"] == NAMES[-1] and r["seed"] == 2)]
+    records.append(factory.record(NAMES[-1], 2, 10.0, status="diverged"))
+    assert "no interval: runs diverged" in summary_of(ladder_from(tmp_path, records), None)[0]
 
 
 def test_a_partial_study_says_what_is_missing(tmp_path):
@@ -89,28 +130,69 @@ def test_a_partial_study_says_what_is_missing(tmp_path):
     assert "Not trained: " in text and "stage ratio" in text
 
 
+@pytest.mark.numeric
 def test_agreement_with_the_paper(tmp_path):
     same = agreement_of(ladder_from(tmp_path / "a", factory.ladder(PUBLISHED.get, noise=0.001, seed_effect=0)))
     assert len(same.steps) == 15 and "enhanced_recipe" not in same.steps
-    assert same.values.estimate == pytest.approx(1, abs=0.01)
-    assert same.gains.estimate == pytest.approx(1, abs=0.01)
-    assert (same.matching, same.signs.estimate) == (15, 1)
+    assert same.over_steps.estimate == pytest.approx(1, abs=0.01)
+    assert same.over_noise.low < same.ceiling.estimate < same.over_noise.high == pytest.approx(1, abs=0.01)
     assert same.recipe_gain == pytest.approx(2.69, abs=0.01) and same.paper_recipe_gain == pytest.approx(2.69)
+    assert same.recipe_difference.low < 0 < same.recipe_difference.high
     upside_down = factory.ladder(lambda name: 160 - PUBLISHED[name], noise=0.001, seed_effect=0)
     opposite = agreement_of(ladder_from(tmp_path / "b", upside_down))
-    assert opposite.gains.estimate == pytest.approx(-1, abs=0.01)
-    assert (opposite.matching, opposite.signs.low) == (0, 0)
+    assert opposite.over_steps.estimate == pytest.approx(-1, abs=0.01)
+    assert opposite.over_noise.high < 0
 
 
-def test_a_gain_of_nothing_agrees_with_nothing(tmp_path):
-    """Nor does what least squares makes of equal top-1s, some 1e-14 on either side of 0."""
+@pytest.mark.numeric
+def test_more_noise_leaves_less_to_be_reached(tmp_path):
+    quiet, loud = (
+        agreement_of(ladder_from(tmp_path / str(noise), factory.ladder(PUBLISHED.get, noise=noise)))
+        for noise in (0.05, 0.8)
+    )
+    assert loud.ceiling.estimate < quiet.ceiling.estimate < 1
+    assert loud.over_noise.high - loud.over_noise.low > quiet.over_noise.high - quiet.over_noise.low
+
+
+@pytest.mark.numeric
+def test_the_two_published_regimes_stand_beside_it(tmp_path):
+    found = agreement_of(ladder_from(tmp_path, factory.ladder(PUBLISHED.get)))
+    base = {row.step: row.top1 for row in paper.rows() if row.regime == "base"}
+    pairs = [
+        [round(one[step.name] - one[step.parent], 2) for one in (PUBLISHED, base)]
+        for step in STEPS
+        if step.parent and step.delta
+    ]
+    assert found.regime_names == ("tiny", "base")
+    assert found.regimes.estimate == pytest.approx(spearmanr(*zip(*pairs, strict=True)).statistic)
+    assert (found.regimes.low, found.regimes.high) == pytest.approx((0.02, 0.85), abs=0.01)
+
+
+@pytest.mark.numeric
+def test_a_gain_of_nothing_has_no_sign_and_no_rank(tmp_path):
+    """Nor has what least squares makes of equal top-1s, some 1e-14 on either side of 0."""
     flat = ladder_from(tmp_path, factory.ladder(lambda name: 80.1, noise=0, seed_effect=0))
-    assert flat.table["gain"].dropna().any()
+    assert set(flat.table["gain"].dropna()) == {0.0}
     found = agreement_of(flat)
-    assert (found.matching, found.signs.estimate) == (0, 0)
-    assert math.isnan(found.gains.estimate)
-    exact = dataclasses.replace(flat, table=flat.table.assign(gain=0.0))
-    assert agreement_of(exact).matching == 0
+    assert math.isnan(found.over_steps.estimate)
+    assert math.isnan(found.over_noise.low) and math.isnan(found.ceiling.estimate)
+
+
+@pytest.mark.numeric
+def test_differences_of_gains_hold_the_noise_of_both(tmp_path):
+    """Welch's interval of two differences, pooled on either side."""
+    ladder = ladder_from(tmp_path, factory.ladder(PUBLISHED.get, noise=0.2))
+    row = ladder.row("width")
+    stds = [row.top1_std for row in paper.rows() if row.regime == "tiny" and row.top1_std is not None]
+    published, df = math.sqrt(sum(std**2 for std in stds) / len(stds)), 2 * len(stds)
+    own, other = ladder.sigma**2 * 2 / 3, published**2 * 2 / 3
+    joint = (own + other) ** 2 / (own**2 / ladder.means.df + other**2 / df)
+    half = student.ppf(0.975, joint) * math.sqrt(own + other)
+    assert row["gain_difference_low"] == pytest.approx(row["gain_difference"] - half)
+    assert row["gain_difference_high"] == pytest.approx(row["gain_difference"] + half)
+    base = ladder_from(tmp_path / "base", factory.ladder(PUBLISHED.get, noise=0.2, regime="base")).row("width")
+    assert math.isfinite(base["gain_difference_low"])  # single runs: the other regime's spread stands in
+    assert "gain_difference_low" not in paper_ladder("tiny").table
 
 
 @pytest.mark.parametrize("regime", ["tiny", "base"])

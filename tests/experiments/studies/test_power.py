@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from experiments.store.run_dir import RunDir
 from experiments.studies import frozen, launch, lists, power
 from roadmap.effects import contrasts, subsets
 from roadmap.effects.noise import quantile
+from roadmap.effects.testing import detectable, seeds_needed
 from roadmap.steps import BY_NAME, END
 from tests.analysis import factory
 
@@ -125,11 +127,16 @@ def test_differences_and_pairs_in_context(tmp_path: Path) -> None:
     plan = study_in(tmp_path, "crossed", base=base, factors=[["move_up_depthwise"], ["fewer_activations"]])
     lines = power.outlook(plan, ["missing"] * len(plan.runs), noise=0.3)
     gain, pair = 0.3 * quantile(6) * np.sqrt([2 / 3, 4 / 3])
+    found = 0.3 * np.array([detectable(math.sqrt(2 / 3), 6, 3), detectable(math.sqrt(4 / 3), 6, 1)])
+    seeds = seeds_needed(0.5, 0.3, 4, 3)
     assert lines == [
         "4 distinct configurations, 3 seeds: 12 runs; 0 done, 0 in part, 4 to do",
         "noise of a run: 0.3 points (as given by --noise)",
         f"95 % interval to expect: gain (difference of two configurations) ±{gain:.2g} points",
+        f"found with 80 % power (Holm over 3, 5 %): {found[0]:.2g} points or more; "
+        f"a gain of 0.5 points needs {seeds:.0f} seeds",
         f"95 % interval to expect: how much two changes help each other, in one context ±{pair:.2g} points",
+        f"found with 80 % power (Holm over 1, 5 %): {found[1]:.2g} points or more",
     ]
 
 
