@@ -1,8 +1,8 @@
 """Sets in complementary pairs that tell most about Shapley values, chosen before anything is trained.
 
-Only the odd part of v, half of v(set) - v(all but the set), has Shapley values, so that a pair cancels every interaction
-of an even number of changes. Among drawn pairs the one is taken that takes most from the variance of the Shapley values
-under a prior in which teams of three and five matter less and less.
+Only the odd part of v, half of v(set) - v(all but the set), has Shapley values, so that a pair cancels every
+interaction of an even number of changes. Among drawn pairs the one is taken that takes most from the variance of the
+Shapley values under a prior in which teams of three and five matter less and less.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from roadmap.effects.surrogate import Space, shapley_values
 from roadmap.errors import DesignError
 
 POOL = 128  # pairs that are drawn for each place
-PRIOR = {1: 1.0, 3: 0.15, 5: 0.03}  # variances of the odd degrees
+PRIOR = {1: 1.0, 3: 0.05, 5: 0.01}  # variances of the odd degrees
 NOISE = 0.01  # variance of half a pair's difference
 
 

@@ -1,16 +1,16 @@
 """v(set) from few trained sets: a Gaussian process whose kernel is a polynomial, exact for Shapley values.
 
 A set is a point: each slot (a change, or alternatives of which one is in force) holds one of its levels, level 0 being
-"absent", as a corner of a simplex whose corners have length 1 and add up to 0 (a plain change: -1 or 1). The kernel sums
-over degrees d the mean, over all teams of d slots, of the product of the slots' inner products: degree 1 is the additive
-part, 2 the pairs, and so on. All of it is linear in each slot's corner, so that a point between corners has the value of
-the multilinear extension there, and a Shapley value is a weighted sum of few such points (Owen 1972, by Gauss-Legendre
-quadrature, exact for a polynomial). Given the variances of the degrees and the noise, every answer is linear in the
-trained values. What is not known, the variances, is averaged over its posterior.
+"absent", as a corner of a simplex whose corners have length 1 and add up to 0 (a plain change: -1 or 1). The kernel
+sums over degrees d the mean, over all teams of d slots, of the product of the slots' inner products: degree 1 is the
+additive part, 2 the pairs, and so on. All of it is linear in each slot's corner, so that a point between corners has
+the value of the multilinear extension there, and a Shapley value is a weighted sum of few such points (Owen 1972, by
+Gauss-Legendre quadrature, exact for a polynomial). Given the variances of the degrees and the noise, every answer is
+linear in the trained values. What is not known, the variances, is averaged over its posterior.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import comb
 
@@ -25,12 +25,13 @@ Slots = tuple[tuple[str, ...], ...]
 DEGREES = 5  # of the polynomial; a team of six and more looks like noise
 FREE = 4  # variances that are fitted: degrees 1, 2, 3, and one for the degrees above together
 FADE = 0.5  # of the variance from one degree above 3 to the next
-DRAWS = 64  # of the variances from their posterior; a power of 2
+DRAWS = 32  # of the variances from their posterior; a power of 2
 _CONSTANT = 100.0  # prior variance of the mean of all sets in units of the values' variance: as good as unknown
 # Prior of the logarithms of the variances, in units of the values' variance: centre and standard deviation.
 _CENTRE = np.array([0.0, -1.5, -3.0, -4.0])
 _WIDTH = np.array([2.0, 2.0, 2.0, 2.0])
 _NOISE, _NOISE_WIDTH = -4.0, 2.5  # the same for the noise of a run where nothing is known of it
+_JITTER = 1e-9  # keeps the matrices positive where two sets come to the same
 _LEAST_WIDTH = 0.05  # of the noise's logarithm, however many runs say what it is
 
 
@@ -125,7 +126,8 @@ def shapley_values(space: Space, names: Sequence[str] | None = None, end: Sequen
     present = np.array([c[level[-1]] for c, level in zip(space.corners, last, strict=True)])
     places = {name: (i, level + 1) for i, slot in enumerate(space.slots) for level, name in enumerate(slot)}
     chosen = tuple(places if names is None else names)
-    points, rows = [], np.zeros((len(chosen), len(chosen) * 2 * len(nodes)))
+    points: list[Array] = []
+    rows = np.zeros((len(chosen), len(chosen) * 2 * len(nodes)))
     for row, name in enumerate(chosen):
         slot, level = places[name]
         for node, weight in zip(share, weights / 2, strict=True):
@@ -143,14 +145,17 @@ class Answer:
 
     Attributes:
         names: of the sums.
-        draws: mean and standard deviation (draws, names) of each.
+        means: (draws, names).
+        deviations: standard deviations (draws, names).
         shares: of the draws, summing to 1.
+        stretch: by how much (names,) the mixture is widened around its mean, at least 1.
     """
 
     names: tuple[str, ...]
     means: Array
     deviations: Array
     shares: Array
+    stretch: Array
 
     @property
     def mean(self) -> Array:
@@ -162,19 +167,19 @@ class Answer:
     def deviation(self) -> Array:
         """Standard deviations (names,)."""
         found: Array = np.sqrt(self.shares @ (self.deviations**2 + (self.means - self.mean) ** 2))
-        return found
+        return self.stretch * found
 
     def below(self, values: Array) -> Array:
         """The probability (names,) of less than these values (names,)."""
-        found: Array = self.shares @ special.ndtr((values - self.means) / np.maximum(self.deviations, 1e-12))
+        inner = self.mean + (values - self.mean) / self.stretch
+        found: Array = self.shares @ special.ndtr((inner - self.means) / np.maximum(self.deviations, 1e-12))
         return found
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
         """Low and high (names,), by bisection."""
         ends = []
         for level in ((1 - confidence) / 2, (1 + confidence) / 2):
-            low = (self.means - 12 * self.deviations).min(axis=0)
-            high = (self.means + 12 * self.deviations).max(axis=0)
+            low, high = (self.mean - 20 * self.deviation, self.mean + 20 * self.deviation)
             for _ in range(60):
                 middle = (low + high) / 2
                 less = self.below(middle) < level
@@ -205,17 +210,17 @@ class Surrogate:
         df: float = np.inf,
     ) -> None:
         self.space = space
+        self.sets = tuple(sets)
         self.points = space.points(sets)
         values = np.asarray(values, dtype=np.float64)
         self.centre = float(values.mean())
         self.scale = float(values.std()) or 1.0
         self.values = (values - self.centre) / self.scale
         self.unscaled = np.eye(len(values)) if unscaled is None else np.asarray(unscaled)
-        known = sigma is not None and np.isfinite(sigma) and sigma > 0 and df >= 1
-        # the logarithm of an estimated variance errs by about sqrt(2 / df)
-        noise = (
-            (2 * np.log(sigma / self.scale), max(np.sqrt(2 / df), _LEAST_WIDTH)) if known else (_NOISE, _NOISE_WIDTH)
-        )
+        noise = (_NOISE, _NOISE_WIDTH)
+        if sigma is not None and np.isfinite(sigma) and sigma > 0 and df >= 1:
+            # the logarithm of an estimated variance errs by about sqrt(2 / df)
+            noise = (2 * float(np.log(sigma / self.scale)), max(float(np.sqrt(2 / df)), _LEAST_WIDTH))
         self._centre = np.array([*_CENTRE, noise[0]])
         self._width = np.array([*_WIDTH, noise[1]])
         self._parts = np.stack([*self._free(space.degree_kernels(self.points, self.points)), self.unscaled])
@@ -235,7 +240,7 @@ class Surrogate:
     def _loss(self, logs: Array) -> tuple[float, Array]:
         """Negative logarithm of prior times marginal likelihood, and its gradient."""
         parts = np.exp(logs)[:, None, None] * self._parts
-        factor = linalg.cholesky(parts.sum(axis=0) + _CONSTANT + 1e-9 * np.eye(len(self.values)), lower=True)
+        factor = linalg.cholesky(self._inside(logs), lower=True)
         inverse = linalg.cho_solve((factor, True), np.eye(len(self.values)))
         solved = inverse @ self.values
         off = (logs - self._centre) / self._width
@@ -255,9 +260,7 @@ class Surrogate:
         """Logarithms of the variances (DRAWS, FREE + 1) and their shares, by importance sampling around the mode."""
         step = 1e-3
         size = len(self.mode)
-        rows = [
-            (self._loss(self.mode + e)[1] - self._loss(self.mode - e)[1]) / (2 * step) for e in step * np.eye(size)
-        ]
+        rows = [(self._loss(self.mode + e)[1] - self._loss(self.mode - e)[1]) / (2 * step) for e in step * np.eye(size)]
         values, vectors = np.linalg.eigh((np.array(rows) + np.array(rows).T) / 2)
         # where the data say little the prior is as wide as it gets
         spread = 1.2 / np.sqrt(np.maximum(values, 1 / self._width.max() ** 2))
@@ -268,23 +271,46 @@ class Surrogate:
         shares = np.exp(weight - weight.max())
         return logs, shares / shares.sum()
 
-    def _given(self, logs: Array, question: Question) -> tuple[Array, Array, Array]:
-        """Mean and covariance of the sums for these variances, and the covariance of the trained values."""
-        inside = np.tensordot(np.exp(logs), self._parts, 1) + _CONSTANT + 1e-9 * np.eye(len(self.values))
-        factor = linalg.cho_factor(inside, lower=True)
-        across = question.weights @ self._covariance(logs, question.points, self.points)
-        own = question.weights @ self._covariance(logs, question.points, question.points) @ question.weights.T
-        mean = across @ linalg.cho_solve(factor, self.values)
-        return mean, own - across @ linalg.cho_solve(factor, across.T), inside
+    def _inside(self, logs: Array) -> Array:
+        """Prior covariance of the trained values, noise included."""
+        found: Array = np.tensordot(np.exp(logs), self._parts, 1) + _CONSTANT
+        return found + _JITTER * np.eye(len(found))
+
+    def _across(self, logs: Array, question: Question) -> Array:
+        """Prior covariance (names, N) of a question's sums with the trained values."""
+        return question.weights @ self._covariance(logs, question.points, self.points)
+
+    def _given(self, logs: Array, question: Question) -> tuple[Array, Array]:
+        """Mean and variance (names,) of the sums for these variances."""
+        factor = linalg.cho_factor(self._inside(logs), lower=True)
+        across = self._across(logs, question)
+        own = self._covariance(logs, question.points, question.points)
+        own = np.einsum("ij,jk,ik->i", question.weights, own, question.weights)
+        lost = np.einsum("ij,ji->i", across, linalg.cho_solve(factor, across.T))
+        return across @ linalg.cho_solve(factor, self.values), np.maximum(own - lost, 0)
 
     def answer(self, question: Question) -> Answer:
-        """Mean and interval of each sum."""
+        """Mean and interval of each sum.
+
+        The process trusts its kernel, and the kernel is wrong for a game with a jump; what the sums do when a pair of
+        sets is taken away shows that. The variance is the mean of both where that is more than the process's own.
+        """
         logs, shares = self.draws
-        found = [self._given(one, question)[:2] for one in logs]
+        found = [self._given(one, question) for one in logs]
         constant = self.centre * question.weights.sum(axis=1)
         means = np.array([mean for mean, _ in found]) * self.scale + constant
-        variances = np.array([np.diag(covariance) for _, covariance in found])
-        return Answer(question.names, means, np.sqrt(np.maximum(variances, 0)) * self.scale, shares)
+        deviations = np.sqrt([variance for _, variance in found]) * self.scale
+        plain = Answer(question.names, means, deviations, shares, np.ones(len(question.names)))
+        ratio = self.jackknife(question) / np.maximum(plain.deviation**2, 1e-12 * self.scale**2)
+        return replace(plain, stretch=np.sqrt(np.maximum(1, (1 + ratio) / 2)))
+
+    def jackknife(self, question: Question) -> Array:
+        """Variance (names,) of the sums over leaving out a pair of complementary sets, or one set without its pair."""
+        inverse = np.linalg.inv(self._inside(self.mode))
+        reach, solved = self._across(self.mode, question) @ inverse, inverse @ self.values
+        moves = [reach[:, out] @ np.linalg.solve(inverse[np.ix_(out, out)], solved[out]) for out in self.pairs]
+        found: Array = np.square(moves).sum(axis=0) * (1 - 1 / len(moves)) * self.scale**2
+        return found
 
     def left_out(self) -> Answer:
         """Each trained set's value as predicted from the other sets, its own noise included.
@@ -294,10 +320,23 @@ class Surrogate:
         logs, shares = self.draws
         means, deviations = [], []
         for one in logs:
-            inside = np.tensordot(np.exp(one), self._parts, 1) + _CONSTANT + 1e-9 * np.eye(len(self.values))
-            inverse = np.linalg.inv(inside)
+            inverse = np.linalg.inv(self._inside(one))
             own = np.diag(inverse)
             means.append(self.values - inverse @ self.values / own)
             deviations.append(1 / np.sqrt(own))
-        names = tuple(str(i) for i in range(len(self.values)))
-        return Answer(names, np.array(means) * self.scale + self.centre, np.array(deviations) * self.scale, shares)
+        return Answer(
+            names=tuple("+".join(one) for one in self.sets),
+            means=np.array(means) * self.scale + self.centre,
+            deviations=np.array(deviations) * self.scale,
+            shares=shares,
+            stretch=np.ones(len(self.values)),
+        )
+
+    @cached_property
+    def pairs(self) -> list[list[int]]:
+        """The places of the trained sets, those of two sets together where each has what the other lacks."""
+        on = [tuple(bool(set(slot) & set(one)) for slot in self.space.slots) for one in self.sets]
+        plain = self.space.width == 1
+        place = {row: i for i, row in enumerate(on)} if plain else {}
+        other = [place.get(tuple(not x for x in row)) for row in on]
+        return [[i] if j is None else [i, j] for i, j in enumerate(other) if j is None or i < j]
