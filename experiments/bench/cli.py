@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
-from experiments.bench import kernels, large, loop, many, numerics, profiler, report, small, start, step
+from experiments.bench import attribution, kernels, large, loop, many, numerics, profiler, report, small, start, step
 from experiments.bench.options import add_place
 from experiments.bench.results import record
 from experiments.runtime.device import arithmetic, pick_device
@@ -38,6 +38,7 @@ KINDS: dict[str, Kind] = {
     "profile": profiler,
     "kernels": kernels,
     "numerics": numerics,
+    "attribution": attribution,
 }
 UNRECORDED = ("kind", "command", "device", "out", "threads", "rows")
 

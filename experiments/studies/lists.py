@@ -14,6 +14,7 @@ from typing import Any
 from experiments.config.settings import Recipe
 from experiments.config.techniques import TECHNIQUES, is_on
 from experiments.errors import ConfigError
+from roadmap.effects import paired
 from roadmap.effects import subsets as choose
 from roadmap.errors import DesignError
 from roadmap.resolve import set_of
@@ -115,6 +116,14 @@ class Lists:
         sets = choose.sets_of_orders(self.drawn_orders(orders, seed), self.road.players)
         return [self.subset(one) for one in sets]
 
+    def paired_sets(self, sets: int = 105, seed: int = 0) -> Runs:
+        """Sets in complementary pairs that tell most about the Shapley values; a part of the study is whole pairs."""
+        try:
+            chosen = paired.paired_sets(self.road.players, sets, seed)
+        except DesignError as error:
+            raise ConfigError(f"study.params.{error}") from None
+        return [self.subset(one) for one in chosen]
+
     def subsets(self, changes: Sequence[str] = ()) -> Runs:
         """All 2^k sets of the given changes, small sets first: exact values for small games."""
         if isinstance(changes, str) or not 1 <= len(changes) <= MOST_CHANGES:
@@ -143,7 +152,7 @@ GENERATORS: Mapping[str, Callable[..., Runs]] = {
     generator.__name__: generator
     for generator in (
         *(Lists.leave_one_out, Lists.add_one_in, Lists.crossed, Lists.layer_scale, Lists.diverging_downsampling),
-        *(Lists.recipe, Lists.orders, Lists.subsets, Lists.factorial),
+        *(Lists.recipe, Lists.orders, Lists.paired_sets, Lists.subsets, Lists.factorial),
     )
 }
 
