@@ -304,6 +304,12 @@ class Surrogate:
         ratio = self.jackknife(question) / np.maximum(plain.deviation**2, 1e-12 * self.scale**2)
         return replace(plain, stretch=np.sqrt(np.maximum(1, (1 + ratio) / 2)))
 
+    def means(self, question: Question) -> Array:
+        """The sums (names,) at the most probable variances alone: quick, for choosing among many."""
+        solved = np.linalg.solve(self._inside(self.mode), self.values)
+        found: Array = self._across(self.mode, question) @ solved * self.scale
+        return found + self.centre * question.weights.sum(axis=1)
+
     def jackknife(self, question: Question) -> Array:
         """Variance (names,) of the sums over leaving out a pair of complementary sets, or one set without its pair."""
         inverse = np.linalg.inv(self._inside(self.mode))
