@@ -1,13 +1,16 @@
 """Attribution against exact values: random games of up to 8 players, the axioms, and runs that diverged."""
 
+import io
 import json
 import math
+from contextlib import redirect_stdout
 from itertools import combinations, permutations
 
 import numpy as np
 import pytest
 from scipy import stats as distributions
 
+from analysis.__main__ import main
 from analysis.attribution import factorial, interactions, predicted, shapley, single
 from analysis.attribution.game import game_of
 from analysis.attribution.page import attribution_sections
@@ -459,6 +462,12 @@ def test_too_few_sets_say_nothing(tmp_path):
     assert predicted_in(write_sets(tmp_path, subsets.all_subsets(PLAYERS)[:6])) is None
 
 
+def page_of(folder):
+    with redirect_stdout(io.StringIO()):
+        assert main([str(folder), "--out", str(folder / "page")]) == 0
+    return (folder / "page" / "report.html").read_text()
+
+
 def test_the_page_shows_fitted_values_and_how_far_predictions_hold(tmp_path):
     write_sets(tmp_path, [one for one in subsets.all_subsets((*PLAYERS, "width")) if one != ("width",)])
     write_sets(tmp_path, [STEPS[0].changes])
@@ -466,5 +475,6 @@ def test_the_page_shows_fitted_values_and_how_far_predictions_hold(tmp_path):
     found = views_of(collection, groups_of(collection)[0])[0].attribution
     assert FITTED in found.effects
     sections = attribution_sections(found, {}, {})
+    assert "Sets that nobody trained" in page_of(tmp_path)
     (untrained,) = [section for section in sections if section.title == "Sets that nobody trained"]
     assert "of 15" in untrained.words[0]
