@@ -34,7 +34,7 @@ def paired_sets(players: Sequence[str], count: int, seed: int = 0) -> list[Set]:
     sets: list[Set] = [(), players]
     chooser = _Chooser(players)
     while len(sets) < count:
-        drawn = [one for one in _drawn(players, seed, len(sets)) if one not in set(sets)]
+        drawn = [one for one in drawn_sets(players, seed, len(sets)) if one not in set(sets)]
         if not drawn:  # nearly all of a small game is chosen: what is left, in its order
             drawn = [one for one in all_subsets(players) if one not in set(sets)]
         best = chooser.take(drawn)
@@ -42,7 +42,7 @@ def paired_sets(players: Sequence[str], count: int, seed: int = 0) -> list[Set]:
     return sets[:count]
 
 
-def _drawn(players: Set, seed: int, place: int) -> list[Set]:
+def drawn_sets(players: Set, seed: int, place: int) -> list[Set]:
     """POOL sets for this place: sizes as in Kernel SHAP, 1 / (s (k - s)), players at random."""
     sizes = np.arange(1, len(players))
     below = np.cumsum(1 / (sizes * (len(players) - sizes)))

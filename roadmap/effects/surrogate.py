@@ -232,7 +232,7 @@ class Surrogate:
             found[min(degree, FREE) - 1] += kernels[degree] * FADE ** max(degree - FREE, 0)
         return found
 
-    def _covariance(self, logs: Array, first: Array, second: Array) -> Array:
+    def covariance(self, logs: Array, first: Array, second: Array) -> Array:
         """Prior covariance of v between points, in units of the values' variance."""
         found: Array = np.tensordot(np.exp(logs[:FREE]), self._free(self.space.degree_kernels(first, second)), 1)
         return found + _CONSTANT
@@ -240,7 +240,7 @@ class Surrogate:
     def _loss(self, logs: Array) -> tuple[float, Array]:
         """Negative logarithm of prior times marginal likelihood, and its gradient."""
         parts = np.exp(logs)[:, None, None] * self._parts
-        factor = linalg.cholesky(self._inside(logs), lower=True)
+        factor = linalg.cholesky(self.inside(logs), lower=True)
         inverse = linalg.cho_solve((factor, True), np.eye(len(self.values)))
         solved = inverse @ self.values
         off = (logs - self._centre) / self._width
@@ -271,20 +271,20 @@ class Surrogate:
         shares = np.exp(weight - weight.max())
         return logs, shares / shares.sum()
 
-    def _inside(self, logs: Array) -> Array:
+    def inside(self, logs: Array) -> Array:
         """Prior covariance of the trained values, noise included."""
         found: Array = np.tensordot(np.exp(logs), self._parts, 1) + _CONSTANT
         return found + _JITTER * np.eye(len(found))
 
     def _across(self, logs: Array, question: Question) -> Array:
         """Prior covariance (names, N) of a question's sums with the trained values."""
-        return question.weights @ self._covariance(logs, question.points, self.points)
+        return question.weights @ self.covariance(logs, question.points, self.points)
 
     def _given(self, logs: Array, question: Question) -> tuple[Array, Array]:
         """Mean and variance (names,) of the sums for these variances."""
-        factor = linalg.cho_factor(self._inside(logs), lower=True)
+        factor = linalg.cho_factor(self.inside(logs), lower=True)
         across = self._across(logs, question)
-        own = self._covariance(logs, question.points, question.points)
+        own = self.covariance(logs, question.points, question.points)
         own = np.einsum("ij,jk,ik->i", question.weights, own, question.weights)
         lost = np.einsum("ij,ji->i", across, linalg.cho_solve(factor, across.T))
         return across @ linalg.cho_solve(factor, self.values), np.maximum(own - lost, 0)
@@ -306,13 +306,13 @@ class Surrogate:
 
     def means(self, question: Question) -> Array:
         """The sums (names,) at the most probable variances alone: quick, for choosing among many."""
-        solved = np.linalg.solve(self._inside(self.mode), self.values)
+        solved = np.linalg.solve(self.inside(self.mode), self.values)
         found: Array = self._across(self.mode, question) @ solved * self.scale
         return found + self.centre * question.weights.sum(axis=1)
 
     def jackknife(self, question: Question) -> Array:
         """Variance (names,) of the sums over leaving out a pair of complementary sets, or one set without its pair."""
-        inverse = np.linalg.inv(self._inside(self.mode))
+        inverse = np.linalg.inv(self.inside(self.mode))
         reach, solved = self._across(self.mode, question) @ inverse, inverse @ self.values
         moves = [reach[:, out] @ np.linalg.solve(inverse[np.ix_(out, out)], solved[out]) for out in self.pairs]
         found: Array = np.square(moves).sum(axis=0) * (1 - 1 / len(moves)) * self.scale**2
@@ -326,7 +326,7 @@ class Surrogate:
         logs, shares = self.draws
         means, deviations = [], []
         for one in logs:
-            inverse = np.linalg.inv(self._inside(one))
+            inverse = np.linalg.inv(self.inside(one))
             own = np.diag(inverse)
             means.append(self.values - inverse @ self.values / own)
             deviations.append(1 / np.sqrt(own))

@@ -6,6 +6,7 @@ import pytest
 from roadmap.effects import contrasts, subsets
 from roadmap.effects.games import KINDS, DrawnGame
 from roadmap.effects.paired import paired_sets
+from roadmap.effects.proposals import candidates, propose
 from roadmap.effects.surrogate import Space, Surrogate, corners, shapley_values, values_at
 from roadmap.errors import DesignError
 
@@ -79,7 +80,7 @@ def test_left_out_is_what_the_other_sets_predict():
     space = space_of(game.players)
     whole = Surrogate(space, sets, values, sigma=0.2)
     at = whole.mode
-    inside = whole._inside(at)
+    inside = whole.inside(at)
     rest = np.arange(40) != 3
     value = inside[3, rest] @ np.linalg.solve(inside[np.ix_(rest, rest)], whole.values[rest])
     whole.draws = (at[None], np.ones(1))  # one draw: the mode
@@ -157,6 +158,28 @@ def test_paired_sets_are_pairs_and_grow_without_changing():
 def test_a_number_of_sets_that_there_is_not_is_refused(count):
     with pytest.raises(DesignError, match=r"sets=\d must be 4 to 8"):
         paired_sets("abc", count)
+
+
+def test_proposed_sets_take_more_from_the_interval_than_others():
+    game = DrawnGame("strong interactions", 2)
+    sets = paired_sets(game.players, 40)
+    model = Surrogate(space_of(game.players), sets, game.trained(sets), sigma=0.2)
+    question = shapley_values(model.space, ["p03"])
+    chosen, before, after = propose(model, question, candidates(game.players), 6)
+    assert len(set(chosen)) == 6 and not set(chosen) & set(sets)
+    assert after < before
+    others = [one for one in candidates(game.players, 1) if one not in sets][-6:]
+    assert after < propose(model, question, others, 6)[2]
+
+
+def test_to_know_a_set_it_is_trained_itself():
+    game = DrawnGame("pairwise", 2)
+    sets = paired_sets(game.players, 40)
+    model = Surrogate(space_of(game.players), sets, game.trained(sets), sigma=0.01)
+    wanted = ("p02", "p05", "p07")
+    chosen, _, after = propose(model, values_at(model.space, [wanted]), [*candidates(game.players), wanted], 1)
+    assert chosen == [wanted]
+    assert after == pytest.approx(1.96 * 0.01, rel=0.5)
 
 
 def test_true_shapley_values_of_a_drawn_game():
