@@ -78,7 +78,11 @@ def attribution(folder: Path) -> str:
     """The table of `bench attribution`: of the first device, since the figures are the same on all."""
     for _, name, benchmark in _benchmarks(folder):
         if name == ATTRIBUTION:
-            return as_markdown([_shown(row) for row in benchmark["rows"]])
+            rows = [_shown(row) for row in benchmark["rows"]]
+            first = [key for key in ("game", "players", "noise") if key in rows[0]]
+            errors = [key for key in rows[0] if "error" in key or "below" in key]
+            columns = dict.fromkeys([*first, *errors, *rows[0]])
+            return as_markdown([{key: row[key] for key in columns} for row in rows])
     return EMPTY
 
 
