@@ -141,9 +141,9 @@ def _result_sections(view: View, drawings: dict[str, Drawing]) -> list[Section]:
         Section("kernels", "Kernel sizes", figures=shown("kernels")),
         Section("curves", "Training curves", figures=shown("curves")),
     ]
-    if view.attribution is not None:
-        parts += attribution_sections(view.attribution, view.labels, drawings)
     parts = [part for part in parts if part.figures]
+    if view.attribution is not None:  # these have tables, whether or not a figure holds their rows
+        parts += attribution_sections(view.attribution, view.labels, drawings)
     return parts + ([further_section(view.further, shown("further"))] if view.further else [])
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from experiments import errors
-from experiments.bench.report import aims, tables
+from experiments.bench.report import aims, attribution, tables
 from experiments.config.compose import settings_from
 from experiments.config.schema import compose
 from experiments.studies.launch import expand
@@ -78,6 +78,8 @@ def test_bench_table_is_what_is_recorded() -> None:
     assert between(README, "bench").strip() == aims(ROOT / "results" / "bench")
     page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     assert between(page, "bench").strip() == tables(ROOT / "results" / "bench")
+    page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    assert between(page, "attribution").strip() == attribution(ROOT / "results" / "bench")
 
 
 def test_quoted_step_is_the_file() -> None:

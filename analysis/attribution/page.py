@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from analysis.attribution.game import Effects
 from analysis.attribution.kernels import KernelCurve, kernel_curves
+from analysis.attribution.predicted import Predicted
 from analysis.attribution.study import Attribution
 from analysis.page import Drawing, Section, Table
 from analysis.tables import plain, signed
@@ -33,6 +34,10 @@ def attribution_sections(
             tables.append(_effects_table(found.pairs, f"all pairs ({found.pairs_how})", {}))
         words = ["Above 0: the two bring more together than the sum of what each brings without the other."]
         parts.append(Section("pairs", "Changes in pairs", words, shown("interactions", "contexts"), tables))
+    if found.predicted is not None and found.predicted.best:
+        parts.append(
+            Section("untrained", "Sets that nobody trained", [_check(found.predicted)], [], [_best(found.predicted)])
+        )
     curves = kernel_curves(found.game)
     if curves:
         words = ["Kernel sizes on every set of other changes that was trained with at least three of them."]
@@ -61,6 +66,23 @@ def _methods(found: Attribution) -> list[str]:
     if any(effects.n == 1 for effects in found.effects.values()):
         lines.append("With one run per set the noise of a run is unknown: no verdict, and intervals lack it.")
     return lines
+
+
+def _check(predicted: Predicted) -> str:
+    """How far the predictions can be trusted: each trained set against what the others say of it."""
+    return (
+        "Expected from all trained sets together. Checked by leaving each trained set out in turn: the 95 % interval "
+        f"that the others give holds {predicted.covered} of {predicted.trained} "
+        f"({100 * predicted.covered / predicted.trained:.0f} %)."
+    )
+
+
+def _best(predicted: Predicted) -> Table:
+    rows: list[list[tuple[str, float | None]]] = []
+    for one in predicted.best:
+        interval = f"{plain(one.top1)} [{plain(one.low)}, {plain(one.high)}]"
+        rows.append([(" + ".join(one.changes) or "no change", None), (interval, one.top1)])
+    return Table(("set of changes", "expected top-1 [95 % CI]"), rows, "untrained sets that promise most", css="ladder")
 
 
 def _diverged(found: Attribution) -> list[str]:

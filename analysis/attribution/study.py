@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.attribution import factorial, interactions, shapley, single
 from analysis.attribution.game import Effects, Game, Set, game_of, players_of
+from analysis.attribution.predicted import Predicted, predicted_of
 from analysis.collect import Collection
 from analysis.gains import NO_EFFECT
 from analysis.groups import Group
@@ -15,7 +16,7 @@ from analysis.ladder import Ladder
 from roadmap.steps import Roadmap
 
 LADDER, ALONE, LAST, FACTORIAL = "in the ladder", "alone", "left out", "factorial"
-SHAPLEY, EXACT = "Shapley value", "Shapley value, exact"
+SHAPLEY, EXACT, FITTED = "Shapley value", "Shapley value, exact", "Shapley value, fitted"
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,14 @@ class Attribution:
     """The answers; a part is None or empty where its runs are not complete.
 
     Attributes:
-        effects: gain of each change by method (LADDER, ALONE, LAST, SHAPLEY, EXACT, FACTORIAL).
+        effects: gain of each change by method (LADDER, ALONE, LAST, SHAPLEY, EXACT, FACTORIAL, FITTED).
         how: method -> how it was computed, in words.
         pairs: interactions of all pairs of `paired`, names "a × b"; `pairs_how` says from what.
         positions: gain of each change in each sampled order.
         contexts: second differences in the contexts that were trained.
         techniques: gains of the recipe's techniques by "recipe, network".
         diverged: sets of changes with a diverged run.
+        predicted: what all sets together say of changes and of untrained sets.
     """
 
     game: Game
@@ -42,6 +44,7 @@ class Attribution:
     contexts: Effects | None
     techniques: Mapping[str, Effects]
     diverged: tuple[str, ...]
+    predicted: Predicted | None = None
 
 
 def attribution_of(group: Group, ladder: Ladder, collection: Collection) -> Attribution | None:
@@ -57,6 +60,11 @@ def attribution_of(group: Group, ladder: Ladder, collection: Collection) -> Attr
     exact = _exact_game(runs, everything, group) if off_ladder else None
     orders = shapley.complete_pairs(whole, collection.orders) if whole is not None and off_ladder else []
     effects, how = _effects(whole, exact, orders, ladder, road) if off_ladder else ({}, {})
+    predicted = predicted_of(everything, road) if off_ladder else None
+    if predicted is not None:
+        in_ladder = {} if effects else {LADDER: _in_ladder(ladder)}
+        effects = {**in_ladder, **effects, FITTED: predicted.effects}
+        how = {**({LADDER: _order(ladder)} if in_ladder else {}), **how, FITTED: _fitted_from(predicted)}
     pairs, pairs_how, paired = _pairs(exact, whole) if off_ladder else (None, "", ())
     return Attribution(
         game=everything,
@@ -69,6 +77,7 @@ def attribution_of(group: Group, ladder: Ladder, collection: Collection) -> Attr
         contexts=interactions.second_differences(everything) if off_ladder else None,
         techniques=techniques,
         diverged=tuple(" + ".join(one) or "no change" for one in everything.diverged),
+        predicted=predicted,
     )
 
 
@@ -109,9 +118,17 @@ def _effects(
         how[EXACT] = f"from all {2 ** len(exact.players)} sets of {', '.join(exact.players)}"
     if effects:
         effects = {LADDER: _in_ladder(ladder), **effects}
-        order = f"the {ladder.publication}'s order" if road.rows else "the roadmap's order"
-        how = {LADDER: f"over the step before, in {order}", **how}
+        how = {LADDER: _order(ladder), **how}
     return effects, how
+
+
+def _order(ladder: Ladder) -> str:
+    order = f"the {ladder.publication}'s order" if ladder.road.rows else "the roadmap's order"
+    return f"over the step before, in {order}"
+
+
+def _fitted_from(predicted: Predicted) -> str:
+    return f"a Gaussian process over sets of changes, given the {predicted.trained} sets that finished"
 
 
 def _in_ladder(ladder: Ladder) -> Effects:

@@ -15,7 +15,7 @@ from analysis.attribution.game import Effects
 
 _MARKS = (
     *(("o", theme.INK), ("^", theme.OURS), ("v", theme.PAPER), ("D", theme.GOOD)),
-    *(("s", "#A0458A"), ("P", "#2A7F9E")),
+    *(("s", "#A0458A"), ("P", "#2A7F9E"), ("X", "#7A5C2E")),
 )
 THIRDS = ("early", "middle", "late")
 

@@ -5,7 +5,20 @@ from typing import Any, Protocol
 
 import torch
 
-from experiments.bench import kernels, large, looking, loop, many, numerics, profiler, report, small, start, step
+from experiments.bench import (
+    attribution,
+    kernels,
+    large,
+    looking,
+    loop,
+    many,
+    numerics,
+    profiler,
+    report,
+    small,
+    start,
+    step,
+)
 from experiments.bench.options import add_place
 from experiments.bench.results import record
 from experiments.runtime.device import arithmetic, pick_device
@@ -39,6 +52,7 @@ KINDS: dict[str, Kind] = {
     "kernels": kernels,
     "numerics": numerics,
     "looking": looking,
+    "attribution": attribution,
 }
 UNRECORDED = ("kind", "command", "device", "out", "threads", "rows")
 

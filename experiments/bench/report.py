@@ -1,4 +1,4 @@
-"""The recorded figures as Markdown: what was aimed at for the README, every table for docs/speed.md."""
+"""The recorded figures as Markdown: aims for the README, speed for docs/speed.md, attribution for docs/studies.md."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ HELP = "what is recorded, as Markdown"
 # What a row is about comes first.
 NAMES = ("network", "convolution", "loop", "pipeline", "large images", "start", "study", "profile")
 CONDITIONS = ("batch", "images", "rounds", "seeds", "starts", "launcher", "steps", "threads", "workers", "data")
+ATTRIBUTION = "attribution"  # is no matter of speed: docs/studies.md has its table
 EMPTY = "Nothing has been measured yet: `python -m experiments bench step` records the first figures."
 
 
@@ -21,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--readme", type=Path, metavar="FILE", help="put the aims between a document's bench markers")
     parser.add_argument("--page", type=Path, metavar="FILE", help="put every table between a document's bench markers")
+    parser.add_argument(
+        "--studies", type=Path, metavar="FILE", help="put the table of attribution between a document's markers"
+    )
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of <device>.json")
 
 
@@ -30,8 +34,10 @@ def run(options: argparse.Namespace) -> int:
         update_file(options.readme, {"bench": aims(options.out)})
     if options.page:
         update_file(options.page, {"bench": tables(options.out)})
-    if not (options.readme or options.page):
-        print(f"{aims(options.out)}\n\n{tables(options.out)}")
+    if options.studies:
+        update_file(options.studies, {ATTRIBUTION: attribution(options.out)})
+    if not (options.readme or options.page or options.studies):
+        print(f"{aims(options.out)}\n\n{tables(options.out)}\n\n{attribution(options.out)}")
     return 0
 
 
@@ -56,14 +62,28 @@ def _aim(target: Target, measured: str, device: str, reached: str) -> dict[str, 
 
 
 def tables(folder: Path) -> str:
-    """Every benchmark on every device in `folder`: conditions, then a row per contender."""
+    """Every benchmark of speed on every device in `folder`: conditions, then a row per contender."""
     parts = []
     for device, name, benchmark in _benchmarks(folder):
+        if name == ATTRIBUTION:
+            continue
         parts.append(f"**{name}** on {device} ({_conditions(benchmark)})")
         shown = [_shown(row) for row in benchmark["rows"]]
         columns = dict.fromkeys(key for row in shown for key in row)
         parts.append(as_markdown([{key: row.get(key, "") for key in columns} for row in shown]))
     return "\n\n".join(parts) or EMPTY
+
+
+def attribution(folder: Path) -> str:
+    """The table of `bench attribution`: of the first device, since the figures are the same on all."""
+    for _, name, benchmark in _benchmarks(folder):
+        if name == ATTRIBUTION:
+            rows = [_shown(row) for row in benchmark["rows"]]
+            first = [key for key in ("game", "players", "noise") if key in rows[0]]
+            errors = [key for key in rows[0] if "error" in key or "below" in key]
+            columns = dict.fromkeys([*first, *errors, *rows[0]])
+            return as_markdown([{key: row[key] for key in columns} for row in rows])
+    return EMPTY
 
 
 def _benchmarks(folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -73,6 +73,14 @@ def study_path(name: str, jobs: Iterable[Sequence[str]], runs_dir: str | Path) -
     return Path(runs_dir) / "studies" / f"{name}-{digest[:8]}.json"
 
 
+def jobs_in(path: Path) -> list[list[str]]:
+    """The overrides of each run of a frozen study. Raises StorageError where the file is damaged."""
+    try:
+        return [list(map(str, job)) for job in read_object(path, STUDY_LIMIT)["jobs"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{path}: not a frozen study ({error}); replan=true freezes it anew") from None
+
+
 def read_study(path: Path, here: Settings | None = None) -> FrozenStudy:
     """A frozen study from its file.
 

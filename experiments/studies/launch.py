@@ -1,12 +1,13 @@
 """What a multirun does: expand the command line into jobs, freeze them as a study, launch what is left of it."""
 
+import dataclasses
 import itertools
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +21,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.compose import settings_from
+from experiments.config.identity import Identity
 from experiments.config.quoting import override
 from experiments.config.schema import check_overrides, compose, composing
 from experiments.config.settings import MACHINE_KEYS, Recipe, Settings
-from experiments.errors import ConfigError, StudyError
+from experiments.errors import ConfigError, StorageError, StudyError
+from experiments.store.run_dir import read_result
 from experiments.studies import frozen, lists
 from roadmap.errors import UserError
 from roadmap.program import train_command
@@ -50,7 +53,8 @@ def expand(arguments: Sequence[str], study: Mapping[str, Any], road: Roadmap = D
     first = sweeps[0]
     inner: list[list[str]] = [[]]
     if study["list"]:
-        inner = lists.runs_of(study["list"], study["params"], lambda entry: _recipe(first, entry), road)
+        finished = partial(finished_runs, first, road)
+        inner = lists.runs_of(study["list"], study["params"], lambda entry: _recipe(first, entry), road, finished)
     return [[*outer, *entry] for outer, entry in itertools.product(sweeps, inner)]
 
 
@@ -58,6 +62,30 @@ def _recipe(outer: Sequence[str], entry: Sequence[str]) -> Recipe:
     """The recipe of one run of a generated list, under the study's own overrides."""
     job = [*outer, *entry]
     return settings_from(compose(job), job).recipe
+
+
+def finished_runs(outer: Sequence[str], road: Roadmap) -> list[tuple[tuple[str, ...], int, float]]:
+    """Set, seed and top-1 of every finished run of a set of the roadmap's changes under these overrides."""
+    listed = lists.Lists(road)
+    plain = settings_of([*outer, *listed.subset(())])
+    known: dict[tuple[str, ...], str] = {}
+    found = []
+    for path in sorted(Path(plain.runs_dir).glob("*/result.json")):
+        try:
+            record = read_result(path)
+        except StorageError:
+            continue  # `status` names it
+        one = tuple(name for name in record["changes"] if name not in road.root.changes)
+        if record["status"] != "finished" or not set(one) <= set(road.players) or record["regime"] != plain.regime:
+            continue
+        if one not in known:
+            job = [*outer, *listed.subset(one)]
+            own = settings_from(compose(job), job)
+            data = dataclasses.replace(own.data, checksum=plain.data.checksum)
+            known[one] = Identity.of(own.replace(data=data)).config_id
+        if known[one] == record["config_id"]:
+            found.append((one, int(record["seed"]), float(record["top1"])))
+    return found
 
 
 def settings_of(job: Sequence[str]) -> Settings:
@@ -98,6 +126,7 @@ class Asked(NamedTuple):
     config: DictConfig
     arguments: Sequence[str]
     jobs: list[list[str]]
+    path: Path
 
     @classmethod
     def of(cls, config: DictConfig, arguments: Sequence[str]) -> "Asked":
@@ -113,7 +142,16 @@ class Asked(NamedTuple):
         if config.hydra.sweeper.params:
             raise ConfigError("hydra.sweeper.params: a study's sweep stands under study.sweep, without hydra.mode")
         study: Any = OmegaConf.to_container(config.study, resolve=True)
-        return cls(config, arguments, expand(arguments, study, roadmap_named(config.roadmap.name)))
+        road, name = roadmap_named(config.roadmap.name), study["name"] or "sweep"
+        if study["list"] not in lists.FROM_RUNS:
+            jobs = expand(arguments, study, road)
+            return cls(config, arguments, jobs, frozen.study_path(name, jobs, config.runs_dir))
+        # what such a list gives changes with every run that finishes; what was asked does not
+        own = [f"study.params.{key}={value}" for key, value in study["params"].items()]
+        asked = [[*job, *own, f"roadmap={road.name}"] for job in expand(arguments, {**study, "list": None}, road)]
+        path = frozen.study_path(name, asked, config.runs_dir)
+        kept = path.exists() and not config.replan
+        return cls(config, arguments, frozen.jobs_in(path) if kept else expand(arguments, study, road), path)
 
 
 def study_of(overrides: Sequence[str]) -> Asked:
@@ -127,11 +165,10 @@ def study_of(overrides: Sequence[str]) -> Asked:
 
 def freeze_study(asked: Asked) -> frozen.FrozenStudy:
     """The frozen study of a command: read where it is frozen already, else composed and written."""
-    config, arguments, jobs = asked
+    config, arguments, jobs, path = asked
     plain: Any = OmegaConf.to_container(config, resolve=False)
     study, road = plain["study"], roadmap_named(config.roadmap.name)
     name = study["name"] or "sweep"
-    path = frozen.study_path(name, jobs, config.runs_dir)
     if path.exists() and not plain["replan"]:
         machine = machine_overrides(arguments)
         return frozen.read_study(path, here=settings_from(compose(machine), machine))

@@ -11,10 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from experiments.config.settings import Recipe
 from experiments.config.techniques import TECHNIQUES, is_on
 from experiments.errors import ConfigError
+from roadmap.effects import paired
 from roadmap.effects import subsets as choose
+from roadmap.effects.noise import AdditiveModel
+from roadmap.effects.proposals import candidates, propose
+from roadmap.effects.surrogate import Space, Surrogate, shapley_values, values_at
 from roadmap.errors import DesignError
 from roadmap.resolve import set_of
 from roadmap.steps import DEFAULT, Roadmap, in_order
@@ -22,12 +28,30 @@ from roadmap.steps import DEFAULT, Roadmap, in_order
 Runs = list[list[str]]
 RecipeOf = Callable[[Sequence[str]], Recipe]  # the recipe that overrides lead to, in the study's budget and data
 
+Finished = Callable[[], list[tuple[choose.Set, int, float]]]
+
+LEAST_SETS = 8  # finished sets, below which `next` proposes paired sets
+FROM_RUNS = ("next",)  # lists that depend on what finished: the file is named after what was asked, not what it gave
 MOST_CHANGES = 8  # of which all subsets may be asked for: 256 sets
 
 
 def no_recipe(overrides: Sequence[str]) -> Recipe:
     """For lists that ask for no recipe."""
     raise NotImplementedError("this list of runs depends on the recipe in the study's budget and data")
+
+
+def no_runs() -> list[tuple[choose.Set, int, float]]:
+    """Where no folder of runs is known."""
+    return []
+
+
+def surrogate_of(found: Sequence[tuple[choose.Set, int, float]], players: choose.Set) -> Surrogate:
+    """The process over the sets of finished runs (set, seed, top-1)."""
+    sets = list(dict.fromkeys(one for one, _, _ in found))
+    model = AdditiveModel([sets.index(one) for one, _, _ in found], [seed for _, seed, _ in found])
+    means = model.fit(np.array([top1 for _, _, top1 in found]))
+    space = Space(tuple((name,) for name in players))
+    return Surrogate(space, sets, means.mean, means.unscaled, float(means.sigma), means.df)
 
 
 @dataclass(frozen=True)
@@ -37,10 +61,12 @@ class Lists:
     Attributes:
         road: the roadmap; its changes are those between its root and its end.
         recipe_of: for lists that depend on what the recipe uses in the study's budget.
+        finished: for lists that depend on the runs that finished under the study's settings: set, seed, top-1.
     """
 
     road: Roadmap = DEFAULT
     recipe_of: RecipeOf = no_recipe
+    finished: Finished = no_runs
 
     @property
     def plain(self) -> str:
@@ -115,6 +141,45 @@ class Lists:
         sets = choose.sets_of_orders(self.drawn_orders(orders, seed), self.road.players)
         return [self.subset(one) for one in sets]
 
+    def paired_sets(self, sets: int = 105, seed: int = 0) -> Runs:
+        """Sets in complementary pairs that tell most about the Shapley values; a part of the study is whole pairs."""
+        try:
+            chosen = paired.paired_sets(self.road.players, sets, seed)
+        except DesignError as error:
+            raise ConfigError(f"study.params.{error}") from None
+        return [self.subset(one) for one in chosen]
+
+    def next(self, sets: int = 10, question: str = "shapley", round: int = 1) -> Runs:
+        """The sets that tell most about a question, given the runs that finished; without any, the first paired sets.
+
+        Args:
+            sets: how many.
+            question: `shapley` (the values of all changes), a change (its value alone), or a set `a+b`, ending in
+                "+" where it is one change.
+            round: of proposals; each is frozen, the next one knows what the earlier ones found.
+        """
+        players = self.road.players
+        if sets < 1 or round < 1:
+            raise ConfigError(f"study.params.{'sets' if sets < 1 else 'round'} must be at least 1")
+        names = tuple(name for name in question.split("+") if name)
+        if question != "shapley" and (not names or not set(names) <= set(players)):
+            raise ConfigError(
+                f"study.params.question={question} must be shapley, or one (its value) or several joined with + (the "
+                f"value of that set) of: {', '.join(players)}"
+            )
+        found = self.finished()
+        if len({one for one, _, _ in found}) < LEAST_SETS:
+            print(f"next: {len(found)} runs finished, fewer than {LEAST_SETS} sets: paired sets", file=sys.stderr)
+            return self.paired_sets(max(sets, LEAST_SETS))
+        model = surrogate_of(found, players)
+        asked = shapley_values(model.space, None if question == "shapley" else names)
+        among = candidates(players, round)
+        if "+" in question:
+            asked, among = values_at(model.space, [in_order(names, self.road)]), [in_order(names, self.road), *among]
+        chosen, before, after = propose(model, asked, among, sets)
+        print(f"next: half width of {question} ±{before:.3g}, expected ±{after:.3g} points after", file=sys.stderr)
+        return [self.subset(one) for one in chosen]
+
     def subsets(self, changes: Sequence[str] = ()) -> Runs:
         """All 2^k sets of the given changes, small sets first: exact values for small games."""
         if isinstance(changes, str) or not 1 <= len(changes) <= MOST_CHANGES:
@@ -143,7 +208,7 @@ GENERATORS: Mapping[str, Callable[..., Runs]] = {
     generator.__name__: generator
     for generator in (
         *(Lists.leave_one_out, Lists.add_one_in, Lists.crossed, Lists.layer_scale, Lists.diverging_downsampling),
-        *(Lists.recipe, Lists.orders, Lists.subsets, Lists.factorial),
+        *(Lists.recipe, Lists.orders, Lists.paired_sets, Lists.next, Lists.subsets, Lists.factorial),
     )
 }
 
@@ -153,7 +218,13 @@ def orders_of(name: str | None, params: Mapping[str, Any], road: Roadmap = DEFAU
     return Lists(road).drawn_orders(**params) if name == "orders" else []
 
 
-def runs_of(name: str, params: Mapping[str, Any], recipe_of: RecipeOf, road: Roadmap = DEFAULT) -> Runs:
+def runs_of(
+    name: str,
+    params: Mapping[str, Any],
+    recipe_of: RecipeOf,
+    road: Roadmap = DEFAULT,
+    finished: Finished = no_runs,
+) -> Runs:
     """The runs of a generated list.
 
     Args:
@@ -161,6 +232,7 @@ def runs_of(name: str, params: Mapping[str, Any], recipe_of: RecipeOf, road: Roa
         params: `study.params`.
         recipe_of: for lists that depend on what the recipe uses in the study's budget.
         road: the chosen roadmap.
+        finished: for lists that depend on what finished.
 
     Raises:
         ConfigError: an unknown list, or a parameter that it does not take.
@@ -174,4 +246,6 @@ def runs_of(name: str, params: Mapping[str, Any], recipe_of: RecipeOf, road: Roa
             raise ConfigError(f"study.params.{key} is not one of: {', '.join(allowed) or 'none for this list'}")
         if isinstance(takes[key].default, int) and (isinstance(value, bool) or not isinstance(value, int)):
             raise ConfigError(f"study.params.{key}={value!r} must be a whole number")
-    return GENERATORS[name](Lists(road, recipe_of), **params)
+        if isinstance(takes[key].default, str) and not isinstance(value, str):
+            raise ConfigError(f"study.params.{key}={value!r} must be text")
+    return GENERATORS[name](Lists(road, recipe_of, finished), **params)

@@ -1,16 +1,20 @@
 """Attribution against exact values: random games of up to 8 players, the axioms, and runs that diverged."""
 
+import io
 import json
 import math
+from contextlib import redirect_stdout
 from itertools import combinations, permutations
 
 import numpy as np
 import pytest
 from scipy import stats as distributions
 
-from analysis.attribution import factorial, interactions, shapley, single
+from analysis.__main__ import main
+from analysis.attribution import factorial, interactions, predicted, shapley, single
 from analysis.attribution.game import game_of
-from analysis.attribution.study import EXACT, FACTORIAL, SHAPLEY
+from analysis.attribution.page import attribution_sections
+from analysis.attribution.study import EXACT, FACTORIAL, FITTED, SHAPLEY
 from analysis.collect import collect
 from analysis.groups import groups_of
 from analysis.simulations import divergence as simulated
@@ -20,6 +24,7 @@ from experiments.config.settings import Recipe
 from roadmap import STEPS, step_at
 from roadmap.effects import contrasts, subsets
 from roadmap.effects.noise import AdditiveModel, Means
+from roadmap.steps import DEFAULT, in_order
 from tests.analysis import factory
 
 pytestmark = pytest.mark.numeric
@@ -440,3 +445,62 @@ def test_with_matched_widths_the_change_of_width_is_no_player(tmp_path, study):
     found = attribution_in(tmp_path).effects[SHAPLEY if study == "orders" else FACTORIAL]
     assert found.names == acting
     assert dict(zip(acting, found.estimate, strict=True))["gelu"] == pytest.approx(0.8, abs=0.05)
+
+
+# --- all finished sets together ---
+
+
+def predicted_in(folder):
+    return predicted.predicted_of(game_in(folder), DEFAULT)
+
+
+def test_sets_without_their_pair_give_shapley_values(tmp_path):
+    """Thirteen of sixteen sets: no whole game, and one pair of complements is broken."""
+    players = (*PLAYERS, "width")
+    sets = [one for one in subsets.all_subsets(players) if one not in (("gelu",), ("width",), ("stage_ratio", "gelu"))]
+    found = predicted_in(write_sets(tmp_path, sets))
+    assert (found.trained, found.effects.names) == (13, ("stage_ratio", "width", "gelu", "layer_norm"))
+    assert found.effects.estimate == pytest.approx([1.0, 0.1, 0.8, -0.2], abs=0.06)
+    true = np.array([1.0, 0.1, 0.8, -0.2])
+    assert (found.effects.low <= true).all() and (true <= found.effects.high).all()
+    assert found.covered >= 11
+    expected = {one.changes: one for one in found.best}
+    assert set(expected) == {("gelu",), ("width",), ("stage_ratio", "gelu")}
+    for changes, one in expected.items():
+        assert one.low < worth(changes) + 0.05 < one.high
+    assert found.best[0].changes == ("stage_ratio", "gelu")
+
+
+def test_alternatives_of_a_slot_are_in_one_game(tmp_path):
+    kernels = ("kernel_5", "kernel_7", "kernel_9")
+    sets = [in_order((*one, *kernel)) for one in subsets.all_subsets(PLAYERS) for kernel in ((), *zip(kernels))]
+    game = game_in(write_sets(tmp_path, [one for one in sets if one != ("kernel_5",)]))
+    slots = predicted.slots_of(game.sets, DEFAULT)
+    assert kernels in slots and len(slots) == 4
+    found = predicted.predicted_of(game, DEFAULT)
+    assert set(kernels) <= set(found.effects.names)
+    values = dict(zip(found.effects.names, found.effects.estimate, strict=True))
+    assert values["kernel_9"] == pytest.approx(0.1, abs=0.06)
+    assert [one.changes for one in found.best] == [("kernel_5",)]
+
+
+def test_too_few_sets_say_nothing(tmp_path):
+    assert predicted_in(write_sets(tmp_path, subsets.all_subsets(PLAYERS)[:6])) is None
+
+
+def page_of(folder):
+    with redirect_stdout(io.StringIO()):
+        assert main([str(folder), "--out", str(folder / "page")]) == 0
+    return (folder / "page" / "report.html").read_text()
+
+
+def test_the_page_shows_fitted_values_and_how_far_predictions_hold(tmp_path):
+    write_sets(tmp_path, [one for one in subsets.all_subsets((*PLAYERS, "width")) if one != ("width",)])
+    write_sets(tmp_path, [STEPS[0].changes])
+    collection = collect(tmp_path)
+    found = views_of(collection, groups_of(collection)[0])[0].attribution
+    assert FITTED in found.effects
+    sections = attribution_sections(found, {}, {})
+    assert "Sets that nobody trained" in page_of(tmp_path)
+    (untrained,) = [section for section in sections if section.title == "Sets that nobody trained"]
+    assert "of 15" in untrained.words[0]

@@ -12,7 +12,7 @@ from experiments.config.settings import Recipe, Settings
 from experiments.config.techniques import TECHNIQUES, is_on
 from experiments.errors import ConfigError
 from experiments.studies import lists
-from roadmap.effects import subsets
+from roadmap.effects import paired, subsets
 from roadmap.files import CONF
 from roadmap.steps import CHANGES, END
 
@@ -53,6 +53,7 @@ def test_orders_factorial_and_subsets_are_the_sets_of_the_combinatorics() -> Non
     assert lists.orders_of("factorial", {}) == []
     for runs, sets in (
         (CONVNEXT.orders(10, 3), subsets.sets_of_orders(drawn, PLAYERS)),
+        (CONVNEXT.paired_sets(40, 3), paired.paired_sets(PLAYERS, 40, 3)),
         (CONVNEXT.factorial(), subsets.factorial(PLAYERS)),
         (CONVNEXT.subsets(["layer_norm", "gelu"]), subsets.all_subsets(("gelu", "layer_norm"))),
     ):
@@ -63,6 +64,11 @@ def test_orders_factorial_and_subsets_are_the_sets_of_the_combinatorics() -> Non
 def test_orders_come_in_pairs(count: int) -> None:
     with pytest.raises(ConfigError, match=r"study\.params\.orders"):
         CONVNEXT.orders(count, 0)
+
+
+def test_paired_sets_are_as_many_as_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"study\.params\.sets=3 must be 4 to 4096"):
+        CONVNEXT.paired_sets(3)
 
 
 def test_all_subsets_of_chosen_changes() -> None:
@@ -126,6 +132,9 @@ def test_the_recipe_study_switches_one_technique_at_a_time(capsys: pytest.Captur
         ("leave_one_out", {"depth": 3}, "study.params.depth"),
         ("orders", {"orders": "many"}, "study.params.orders"),
         ("orders", {"recipe_of": 1}, "study.params.recipe_of"),
+        ("next", {"question": "best"}, "study.params.question=best must be shapley"),
+        ("next", {"question": ["gelu"]}, "study.params.question"),
+        ("next", {"round": 0}, "study.params.round must be at least 1"),
         ("crossed", {"base": ["gelu"], "factors": [["gelu"]]}, "study.params.base and factors: add=gelu"),
         ("crossed", {"factors": [["silu"]]}, "'silu' is not one of: stage_ratio"),
     ],
