@@ -13,7 +13,7 @@ from roadmap.errors import StorageError
 from roadmap.escape import visible
 from roadmap.pipes import quietly, refused
 from roadmap.program import place
-from roadmap.steps import DEFAULT, roadmap_named
+from roadmap.steps import DEFAULT, Roadmap, roadmap_named
 
 PAPER = "paper"
 
@@ -75,57 +75,83 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m analysis
 
 
 def _analyse(options: argparse.Namespace) -> int:
-    from analysis.collect import Skipped, collect
-    from analysis.compare import compare, write_comparison
-    from analysis.groups import groups_of, select
-    from analysis.report import write_view
     from analysis.speeds import NO_SPEEDS, read_speeds
-    from analysis.views import paper_views, views_of
     from experiments.errors import ConfigError
-    from experiments.store.cache import cache_file
 
     formats, road = _formats(options.formats), roadmap_named(options.roadmap)
     speeds = read_speeds(options.speeds) if options.speeds else NO_SPEEDS
-    collection = None
-    aside: list[Skipped] = []
-    alerts: list[str] = []
-    if options.runs == PAPER:
-        if options.compare:
-            raise ConfigError("--compare needs a folder with runs; it has no meaning for the published numbers")
-        views = paper_views(speeds, road)
-        if not views:
-            raise ConfigError(f"roadmap={road.name} has no published numbers")
-    else:
-        started = time.perf_counter()
-        collection = collect(options.runs, None if options.no_cache else cache_file(Path(options.runs)), road)
-        chosen = select(collection, options.select)
-        if options.compare:
-            table = compare(collection, chosen, options.compare)
-            with _writing(options.out):
-                text = write_comparison(table, collection, options.out, size=options.size, formats=formats)
-            print(text)
-            return 0
-        groups, aside = groups_of(collection, chosen)
-        alerts += _unknown(chosen)
-        seconds = time.perf_counter() - started
-        print(f"{len(collection.runs)} runs read in {seconds:.1f} s ({collection.from_cache} from the cache)")
-        if collection.unsealed:
-            print(f"unsealed: {collection.unsealed} of them, recorded before there were seals")
-        _report_skipped(collection.skipped, aside)
-        views = views_of(collection, groups, speeds)
-        if not views:
-            why = "no finished run"
-            if len(collection.runs):
-                why = (
-                    f"{len(chosen)} runs, none of a ladder (--compare shows them)"
-                    if len(chosen)
-                    else f"none of {len(collection.runs)} runs meets --select"
-                )
-            views = paper_views(speeds, road)
-            if not views:
-                raise ConfigError(f"{options.runs}: {why}, and roadmap={road.name} has no published numbers to show")
-            alerts.append(f"{options.runs}: {why}; this page shows the published numbers.")
-            print(visible(alerts[-1]))
+    if options.runs != PAPER:
+        return _of_runs(options, road, speeds, formats)
+    if options.compare:
+        raise ConfigError("--compare needs a folder with runs; it has no meaning for the published numbers")
+    return _write(options, _published(road, speeds, f"roadmap={road.name} has no published numbers"), formats)
+
+
+def _published(road: Roadmap, speeds: Any, without: str) -> list[Any]:
+    """The views of a roadmap's published numbers; ConfigError with the line `without` where it has none."""
+    from analysis.views import paper_views
+    from experiments.errors import ConfigError
+
+    views = paper_views(speeds, road)
+    if not views:
+        raise ConfigError(without)
+    return views
+
+
+def _of_runs(options: argparse.Namespace, road: Roadmap, speeds: Any, formats: tuple[str, ...]) -> int:
+    """Read the runs and write their report, or the comparison that is asked for instead."""
+    from analysis.collect import collect
+    from analysis.compare import compare, write_comparison
+    from analysis.groups import groups_of, select
+    from analysis.views import views_of
+    from experiments.store.cache import cache_file
+
+    started = time.perf_counter()
+    collection = collect(options.runs, None if options.no_cache else cache_file(Path(options.runs)), road)
+    chosen = select(collection, options.select)
+    if options.compare:
+        table = compare(collection, chosen, options.compare)
+        with _writing(options.out):
+            text = write_comparison(table, collection, options.out, size=options.size, formats=formats)
+        print(text)
+        return 0
+    groups, aside = groups_of(collection, chosen)
+    alerts = _unknown(chosen)
+    seconds = time.perf_counter() - started
+    print(f"{len(collection.runs)} runs read in {seconds:.1f} s ({collection.from_cache} from the cache)")
+    if collection.unsealed:
+        print(f"unsealed: {collection.unsealed} of them, recorded before there were seals")
+    _report_skipped(collection.skipped, aside)
+    views = views_of(collection, groups, speeds)
+    if not views:
+        why = f"{options.runs}: {_why_none(len(collection.runs), len(chosen))}"
+        views = _published(road, speeds, f"{why}, and roadmap={road.name} has no published numbers to show")
+        alerts.append(f"{why}; this page shows the published numbers.")
+        print(visible(alerts[-1]))
+    return _write(options, views, formats, alerts=alerts, collection=collection, aside=aside)
+
+
+def _why_none(read: int, chosen: int) -> str:
+    """Why a folder's runs give no ladder."""
+    if not read:
+        return "no finished run"
+    if not chosen:
+        return f"none of {read} runs meets --select"
+    return f"{chosen} runs, none of a ladder (--compare shows them)"
+
+
+def _write(
+    options: argparse.Namespace,
+    views: list[Any],
+    formats: tuple[str, ...],
+    *,
+    alerts: Sequence[str] = (),
+    collection: Any = None,
+    aside: Sequence[Any] = (),
+) -> int:
+    """Write a folder per view, the first one's at the top, and say where each page is."""
+    from analysis.report import write_view
+
     links = [(view.title, f"{view.name}/report.html") for view in views[1:]]
     shared = {"collection": collection, "aside": aside, "size": options.size, "formats": formats}
     for i, view in enumerate(views):

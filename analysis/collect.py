@@ -22,6 +22,7 @@ from experiments.store import cache as stored
 from experiments.store import result
 from experiments.store.cache import Cache, Stamp, stamp_of, version_of
 from experiments.store.result import read_result
+from experiments.store.run_dir import DEPTH, NO_RUNS
 from experiments.strict_json import read_object
 from experiments.strict_yaml import read_mapping
 from roadmap import UserError, seals
@@ -34,8 +35,6 @@ from roadmap.steps import DEFAULT, Roadmap
 _SETTINGS = list(COLUMNS).index("settings")
 # What using a value of another shape than expected may raise.
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError, UserError)
-_DEPTH = 4  # folders below RUNS that are searched
-_IGNORED = ("studies", "bench", "checkpoints", "starts")  # ours, but no runs
 _RUN_FILES = {"config.yaml", "metrics.jsonl", "error.json", "timing.jsonl"}
 _REPORT_FILE = "report.html"  # a folder that holds one is an earlier answer of ours
 _COMPARED = "compare.html"  # likewise
@@ -176,7 +175,7 @@ def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, Stam
         return
     runs_below = False
     for entry in entries:
-        if entry.name.startswith(".") or entry.name in _IGNORED:
+        if entry.name.startswith(".") or entry.name in NO_RUNS:
             continue
         try:
             os.stat(f"{entry.path}/{RECORD}")
@@ -184,7 +183,7 @@ def _walk(folder: str | Path, top: Path, depth: int) -> Iterator[tuple[str, Stam
             if depth == 0:
                 yield entry.path, None, Skipped(entry.name, "foreign", "not a run: a file beside the runs")
         except OSError:
-            if entry.is_dir() and depth < _DEPTH:
+            if entry.is_dir() and depth < DEPTH:
                 runs_below = True
                 yield from _walk(entry.path, top, depth + 1)
         else:

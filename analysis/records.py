@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.commands import rebuilt
 from analysis.gains import DIVERGED
 from experiments.config.fields import before_of, typed
-from experiments.config.settings import Batch, Budget, Data, Recipe
+from experiments.config.identity import RECORDED
 from experiments.store.origin import changes as changes_of
 from experiments.strict_json import number
 from roadmap import Design, UserError, design_for
@@ -77,7 +77,6 @@ _SAME_NAME = (
     "threads",
 )
 _RECIPE_FLAGS = flags_asked_by("recipe")
-_SECTIONS = {"recipe": Recipe, "batch": Batch, "data": Data, "budget": Budget, "design": Design}
 # of data; where they matter they are in the design and in image_size
 _NOT_CONTENT = ("root", "download", "damaged_share", "image_size", "stem_stride")
 _OPTIONAL = ("precision", "image_size", "replaced")
@@ -107,8 +106,8 @@ def flatten(path: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if record["status"] == DIVERGED:  # what was measured on the way down is no top-1
         row |= dict.fromkeys(("top1", "top1_best", "top1_ema"))
     git, starts = record["git"], record.get("starts") or []
-    settings = {key: record.get(key) for key in (*_SECTIONS, *_OPTIONAL, "versions")}
-    settings |= {key: _aged(values, key) for key in _SECTIONS if (values := settings[key]) is not None}
+    settings = {key: record.get(key) for key in (*RECORDED, *_OPTIONAL, "versions")}
+    settings |= {key: _aged(values, key) for key in RECORDED if (values := settings[key]) is not None}
     text = _canonical(settings)
     _check_sections(text)
     row |= {
@@ -156,13 +155,13 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
 def _check_sections(text: str) -> None:
     """Raise ConfigError where a setting of a record has another type than ours has."""
     settings = json.loads(text)
-    for section, cls in _SECTIONS.items():
+    for section, cls in RECORDED.items():
         for key, hint in get_type_hints(cls).items():
             if settings[section] is not None and key in settings[section]:
                 typed(f"{section}.{key}", settings[section][key], hint)
     for name, value in (settings["replaced"] or {}).items():
         section, _, key = name.partition(".")
-        hints = get_type_hints(_SECTIONS[section]) if section in _SECTIONS else {}
+        hints = get_type_hints(RECORDED[section]) if section in RECORDED else {}
         if key in hints:
             typed(f"replaced.{name}", value, hints[key])
 
@@ -249,7 +248,7 @@ def _aged(values: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 @cache
 def _before(section: str) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(before_of(_SECTIONS[section])))
+    plain: dict[str, Any] = json.loads(json.dumps(before_of(RECORDED[section])))
     return plain
 
 

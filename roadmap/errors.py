@@ -48,6 +48,11 @@ def of_machine(error: BaseException) -> UserError | None:
     return StorageError(f"{where}{error.strerror}")
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _said(error: BaseException) -> str:
     """The line of a message that tells of memory, else its first; the error's name where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from roadmap.network import RoadmapNet
 
 CONFIG = "config.json"
+HUB, TIMM = "hf-hub:", "timm:"  # before the name of weights that are downloaded
 CLASSIFIER, FIRST_CONV = "head.fc", "stem.conv"
 TIMM_NAMES = {"drop_path": "drop_path_rate", "dropout": "drop_rate"}  # flags that timm has a name for
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -17,11 +17,10 @@ from roadmap.design import Design
 from roadmap.fit import WeightsError, check_fit
 from roadmap.interop import from_reference, sizes_in
 from roadmap.network import RoadmapNet
-from roadmap.pretrained import CLASSIFIER, FIRST_CONV, Pretrained
+from roadmap.pretrained import CLASSIFIER, FIRST_CONV, HUB, TIMM, Pretrained
 from roadmap.resolve import design_for
 from roadmap.steps import DEFAULT
 
-HUB, TIMM = "hf-hub:", "timm:"
 HUB_FILES = ("config.json", "model.safetensors")
 # what `weights` may ask for -> the files that hold it, the first that exists: in a run, in a folder of the Hub
 FILES = {"last": ("last.safetensors", "model.safetensors"), "ema": ("ema.safetensors",)}

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.config.reference import GROUPS, LEADING, SECTIONS, keys, tables
+from experiments.config.reference import GROUPS, LEADING, keys, tables
 from experiments.config.schema import known_keys
+from experiments.config.settings import SECTIONS
 from roadmap.show.markers import between
 from tests.conftest import ROOT
 from tests.test_extend import BLOCK, environment

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from experiments.commands.target import add_target, class_names, folder_of, network_of
 from experiments.config.settings import PRECISIONS, Batch, Budget, Data, Recipe, Settings
@@ -21,6 +20,7 @@ from experiments.errors import ConfigError, DataError
 from experiments.runtime.device import autocast, pick_device, process_switches
 from experiments.runtime.distributed import Ranks
 from experiments.strict_json import MEBIBYTE, parse, read_bytes
+from experiments.strict_yaml import read_mapping
 from experiments.training.validate import Validation, validate
 from roadmap.files import found, read
 from roadmap.network import RoadmapNet
@@ -144,11 +144,10 @@ def _data(options: argparse.Namespace) -> tuple[Data, dict[str, Any]]:
 def _data_of_run(path: Path) -> Data:
     check(path)
     try:
-        values = yaml.safe_load(path.read_text())
-        asked = {key: value for key, value in values.items() if key not in ("run_id", "config_id")}
-        return Settings.from_dict(asked).data
-    except (OSError, yaml.YAMLError, AttributeError) as error:
-        raise ConfigError(f"{path} is unreadable: {error}".splitlines()[0]) from None
+        values = read_mapping(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return Settings.from_dict({key: value for key, value in values.items() if key not in ("run_id", "config_id")}).data
 
 
 def _source(options: argparse.Namespace, settings: Settings, device: torch.device) -> DataSource:

@@ -14,15 +14,13 @@ from typing import NamedTuple
 from experiments.config.identity import ids_follow
 from experiments.errors import StorageError
 from experiments.store.result import read_record
-from experiments.store.run_dir import RunDir, read_lines
+from experiments.store.run_dir import DEPTH, NO_RUNS, RunDir, read_lines
 from experiments.strict_yaml import read_mapping
 from experiments.studies.frozen import read_study
 from roadmap.escape import visible
 from roadmap.seals import RECORD, SEALED, SMALL, WEIGHTS, differing
 
-DEPTH = 4  # folders below RUNS that are searched
 STUDIES = "studies"
-IGNORED = (STUDIES, "bench", "checkpoints", "starts")  # ours, but no runs
 UNFINISHED = "without a result"
 
 
@@ -77,7 +75,7 @@ def _run_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(f"cannot read {folder}: {error.strerror or error}") from None
     for name in below:
-        if depth < DEPTH and not name.startswith(".") and name not in IGNORED:
+        if depth < DEPTH and not name.startswith(".") and name not in NO_RUNS:
             yield from _run_folders(folder / name, depth + 1)
 
 

@@ -9,7 +9,7 @@ from experiments.config.identity import idle_fields
 from experiments.config.init_from import network_changes, network_of
 from experiments.config.labels import labels_of
 from experiments.config.schema import known_keys, unknown_key
-from experiments.config.settings import PRECISIONS, Batch, Budget, Checkpoint, Data, Logger, Recipe, Settings
+from experiments.config.settings import PRECISIONS, SECTIONS, Batch, Data, Recipe, Settings
 from experiments.config.techniques import TECHNIQUES, without
 from experiments.config.training_changes import Trained, trained
 from experiments.errors import ConfigError
@@ -23,14 +23,7 @@ from roadmap.steps import Step, roadmap_named
 
 MISSING = "???"  # how OmegaConf shows a value that nobody set
 LINEAR_BATCHES = (256, 8192)  # between these the learning rate follows the effective batch (Goyal et al., 2017)
-SECTIONS = {
-    "recipe": Recipe,
-    "budget": Budget,
-    "batch": Batch,
-    "data": Data,
-    "checkpoint": Checkpoint,
-    "logger": Logger,
-}
+COMPOSED = {name: cls for name, cls in SECTIONS.items() if name != "design"}  # a design is resolved
 # Top-level keys that go into `Settings` as they are.
 PLAIN = (
     *("seed", "image_size", "runs_dir", "rerun", "retry_failed", "deterministic", "compile", "grad_checkpointing"),
@@ -121,11 +114,11 @@ def _refuse_empty(config: Mapping[str, Any], training: Trained) -> None:
 
 def _parts(config: Mapping[str, Any], training: Trained) -> dict[str, Any]:
     """The sections of the settings, with what the changes set in them."""
-    values: dict[str, Any] = {name: dict(config[name]) for name in SECTIONS}
+    values: dict[str, Any] = {name: dict(config[name]) for name in COMPOSED}
     for key, value in training.values.items():
         section, _, leaf = key.partition(".")
         values[section][leaf] = value
-    return {name: cls(**values[name]) for name, cls in SECTIONS.items()}
+    return {name: cls(**values[name]) for name, cls in COMPOSED.items()}
 
 
 def _check_whole(config: Mapping[str, Any], overrides: Iterable[str]) -> None:
@@ -134,7 +127,7 @@ def _check_whole(config: Mapping[str, Any], overrides: Iterable[str]) -> None:
         if override.startswith("~"):
             raise ConfigError(f"{override}: a key cannot be deleted; set it to another value instead")
     _check_keys(config)
-    for name, cls in SECTIONS.items():
+    for name, cls in COMPOSED.items():
         for item in dataclasses.fields(cls):
             if not is_resolved(item) and config.get(name, {}).get(item.name, MISSING) == MISSING:
                 raise ConfigError(f"{name}.{item.name} is not set: choose a file with {name}=")

@@ -10,8 +10,8 @@ from typing import Any
 
 from experiments.config.fields import before_of, beside_before
 from experiments.config.registry import RECIPE, unread
-from experiments.config.settings import Batch, Budget, Data, Recipe, Settings
-from roadmap.design import Design, flags_asked_by
+from experiments.config.settings import MACHINE_KEYS, SECTIONS, Recipe, Settings
+from roadmap.design import flags_asked_by
 from roadmap.errors import UserError
 
 # Raised when a change of the code alters results, so that older records are not taken for new ones.
@@ -61,7 +61,7 @@ def run_id(settings: Settings) -> str:
     return Identity.of(settings).run_id
 
 
-_SECTIONS = {"design": Design, "recipe": Recipe, "budget": Budget, "batch": Batch, "data": Data}
+RECORDED = {key: cls for key, cls in SECTIONS.items() if key not in MACHINE_KEYS}  # the sections that a record holds
 _PLAIN = ("regime", "image_size", "precision")
 _ON_ONE_MACHINE = {"root"}  # of data: no record has it
 
@@ -71,9 +71,9 @@ def ids_follow(record: Mapping[str, Any]) -> bool:
 
     True as well where it does not say all of it, or says what this version does not know: nothing speaks against it.
     """
-    if not (set(_PLAIN) <= record.keys() and all(_is_whole(cls, record.get(key)) for key, cls in _SECTIONS.items())):
+    if not (set(_PLAIN) <= record.keys() and all(_is_whole(cls, record.get(key)) for key, cls in RECORDED.items())):
         return True
-    sections = json.dumps({key: record[key] for key in (*_SECTIONS, *_PLAIN)}, sort_keys=True)
+    sections = json.dumps({key: record[key] for key in (*RECORDED, *_PLAIN)}, sort_keys=True)
     asked = _asked_in(sections, record.get("init_from"))
     if asked is None:
         return True

@@ -6,10 +6,8 @@ from typing import Any
 
 from experiments.errors import ConfigError
 from roadmap.changes import FILES
-from roadmap.pretrained import Pretrained
+from roadmap.pretrained import HUB, TIMM, Pretrained
 from roadmap.regimes import REGIMES
-
-HUB, TIMM = "hf-hub:", "timm:"
 
 
 def network_of(config: Mapping[str, Any]) -> Pretrained | None:

@@ -12,8 +12,8 @@ from io import StringIO
 from typing import Any, NamedTuple, get_origin, get_type_hints
 
 from experiments.config.fields import Choice, Each, Pattern, Range, is_optional, is_resolved, rule_of, without_none
-from experiments.config.settings import MACHINE_KEYS, Batch, Budget, Checkpoint, Data, Logger, Recipe, Settings
-from roadmap.design import RULES, Design
+from experiments.config.settings import MACHINE_KEYS, SECTIONS, Settings
+from roadmap.design import RULES
 from roadmap.files import found
 
 # Keys that only lead to settings: choices of files, and what is done to a step's set of changes.
@@ -35,15 +35,6 @@ GROUPS = {
     "data": "what is learnt",
     "logger": "mirrors of the record, one or a list",
     "launcher": "where the runs of a study go",
-}
-SECTIONS = {
-    "design": Design,
-    "recipe": Recipe,
-    "budget": Budget,
-    "batch": Batch,
-    "data": Data,
-    "checkpoint": Checkpoint,
-    "logger": Logger,
 }
 
 

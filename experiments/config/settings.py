@@ -236,6 +236,11 @@ class Logger:
         return tuple(name for name, entry in LOGGERS.items() if entry.home and wanted.get(name))
 
 
+def sections_of(cls: Any) -> dict[str, Any]:
+    """The parts of `Settings` by name: design, recipe, budget, batch, data, checkpoint, logger."""
+    return {item.name: item.type for item in dataclasses.fields(cls) if dataclasses.is_dataclass(item.type)}
+
+
 @dataclass(frozen=True)
 class Settings:
     """One run, fully resolved: first what identifies it, then what changes how it runs but not what it computes."""
@@ -298,11 +303,10 @@ class Settings:
             ConfigError: an unknown key, or a value that is not allowed.
             DesignError: likewise in the design.
         """
-        parts = {item.name: item.type for item in dataclasses.fields(cls) if dataclasses.is_dataclass(item.type)}
         try:
             nested = {
                 key: cast(Any, part)(**{**before_of(part), **values[key]})
-                for key, part in parts.items()
+                for key, part in sections_of(cls).items()
                 if key in values
             }
             return cls(**{**values, **nested})
@@ -310,6 +314,7 @@ class Settings:
             raise ConfigError(f"not the settings of a run: {error}") from None
 
 
+SECTIONS = sections_of(Settings)
 # Keys that change how a run is computed, not what: they are recorded, but no part of its identity.
 MACHINE_KEYS = (
     *("runs_dir", "rerun", "retry_failed", "deterministic", "compile", "grad_checkpointing", "device", "threads"),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from experiments.errors import DataError, StorageError
+from roadmap.escape import visible
 
 # The names that a system lacks are left out. What is missing here (no such file, no permission) stays as it is.
 _NAMES = (
@@ -67,6 +68,6 @@ def passing(error: Exception) -> bool:
 
 
 def one_line(name: str) -> str:
-    """A file's name as a message shows it: no line break, no terminal's codes, no bytes that are not text, no page."""
-    shown = name if name.isprintable() else ascii(name)[1:-1]
+    """A file's name as a message shows it: what can be seen of it, and no page."""
+    shown = visible(name)
     return shown if len(shown) <= 2 * SHOWN else f"{shown[:SHOWN]} ... {shown[-SHOWN:]}"

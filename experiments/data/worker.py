@@ -23,6 +23,7 @@ from experiments.data.source import Pipeline, images_of
 from experiments.data.splits import ImageFiles
 from experiments.errors import StorageError
 from experiments.randomness import derive
+from roadmap.errors import first_line
 
 # of a chunk: enough that a worker's batched operations pay, and little enough that what they need stays in a cache
 MOST_IMAGES, MOST_PIXELS = 32, 2**19
@@ -146,7 +147,7 @@ def start_worker(may_end: Event, _: int) -> None:
 
 def _end_without_delivery(error: Exception, _: object) -> None:
     """End this worker, which the run notices within seconds, where a batch could not be handed over."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = first_line(error)
     print(f"a data worker cannot hand over its images: {reason}", file=sys.stderr, flush=True)
     os._exit(1)
 

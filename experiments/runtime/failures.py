@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch.distributed as dist
 
 from experiments.errors import LostRankError, ResourceError
-from roadmap.errors import UserError, of_machine
+from roadmap.errors import UserError, first_line, of_machine
 
 WORKER = re.compile(r"DataLoader worker \(pid.*\) (exited unexpectedly|is killed by signal)")
 RANK = re.compile("gloo|nccl", re.IGNORECASE)
@@ -36,7 +36,7 @@ def machine_failures(verdict: Callable[[Exception], Exception] = lambda error: e
 
 def _failure_of_machine(error: Exception) -> UserError | None:
     """The error of ours that says the same in one line; None for a bug."""
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    said = first_line(error)
     failure = of_machine(error)
     if isinstance(failure, ResourceError):
         return ResourceError(f"{failure}; grad_checkpointing=true takes less and is the same run")

@@ -35,12 +35,15 @@ from experiments.store import atomic, starts
 from experiments.store.history import check_epochs, read_lines
 from experiments.store.origin import STARTS_FILE, read_starts
 from experiments.store.result import OPTIONAL_FIELDS, RESULT_FIELDS, TIMING_FIELDS, check_result, read_result, sealed
-from experiments.strict_json import MEBIBYTE, dump, parse, read_bytes, read_object
+from experiments.strict_json import MEBIBYTE, dump, parse, read_object
+from experiments.strict_yaml import read_mapping
 from roadmap.errors import UserError
 from roadmap.pretrained import CONFIG
 
 __all__ = ["OPTIONAL_FIELDS", "RESULT_FIELDS", "TIMING_FIELDS", "RunDir", "public", "read_lines", "read_result"]
 
+NO_RUNS = ("studies", "bench", "checkpoints", "starts")  # folders of ours that are no runs and hold none
+DEPTH = 4  # of folders below a folder of runs that are looked for runs
 SESSIONS_KEPT = 100  # entries of environment.json
 SECRET = re.compile(r"(?i)key|token|secret|passw|credential|auth")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.~/])(?:/[^\s/'\":;,()]+)+/([^\s/'\":;,()]+)")
@@ -349,9 +352,8 @@ class RunDir:
     def _check_owner(self, run_id: str) -> None:
         """Raise ConfigError unless config.yaml names this run."""
         try:
-            config = yaml.safe_load(read_bytes(self.config, MEBIBYTE))
-            found = str(config["run_id"])
-        except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, RecursionError):
+            found = str(read_mapping(self.config)["run_id"])
+        except (ValueError, KeyError):
             raise ConfigError(f"{self.config} is unreadable: remove it if this directory is the run's own") from None
         if found != run_id:
             raise ConfigError(

@@ -19,6 +19,7 @@ from torch import Tensor
 from experiments.errors import StorageError
 from experiments.store import atomic
 from experiments.strict_json import read_bytes
+from roadmap.errors import first_line
 
 # safetensors' names, widest alignment first: the order in which the format lays tensors out.
 DTYPES = {
@@ -88,7 +89,7 @@ def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)[:200]
         raise StorageError(f"{path}: is not a safetensors file ({reason})") from None
 
 

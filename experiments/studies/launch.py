@@ -25,7 +25,7 @@ from experiments.config.identity import Identity
 from experiments.config.quoting import override
 from experiments.config.schema import check_overrides, compose, composing
 from experiments.config.settings import MACHINE_KEYS, Recipe, Settings
-from experiments.errors import ConfigError, StorageError, StudyError
+from experiments.errors import ConfigError, StudyError
 from experiments.store.run_dir import read_result
 from experiments.studies import frozen, lists
 from roadmap.errors import UserError
@@ -73,7 +73,7 @@ def finished_runs(outer: Sequence[str], road: Roadmap) -> list[tuple[tuple[str, 
     for path in sorted(Path(plain.runs_dir).glob("*/result.json")):
         try:
             record = read_result(path)
-        except StorageError:
+        except ValueError:
             continue  # `status` names it
         one = tuple(name for name in record["changes"] if name not in road.root.changes)
         if record["status"] != "finished" or not set(one) <= set(road.players) or record["regime"] != plain.regime:

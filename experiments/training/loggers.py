@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from experiments.config.registry import LOGGERS
 from experiments.config.settings import Logger
 from experiments.errors import MissingExtraError
+from roadmap.errors import first_line
 
 RETRY_SECONDS = 300.0  # between two attempts to open a mirror that was dropped
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class WandbMirror:
             log.warning(
                 "logger.mode=online: %s; this start is mirrored offline: `wandb sync %s` uploads it, and so does the"
                 " next start",
-                _first_line(error),
+                first_line(error),
                 run.folder / "wandb" / "offline-run-*",
             )
             wandb.teardown()  # or the run that was not opened would count as open
@@ -205,7 +206,7 @@ class Mirrors:
                 "the %s mirror %s: %s; the run goes on without it, and a later epoch or start catches up",
                 name,
                 how,
-                _first_line(error),
+                first_line(error),
             )
         self._dropped[name] = time.monotonic() + RETRY_SECONDS
 
@@ -241,7 +242,3 @@ class Mirrors:
                 getattr(mirror, method)(*arguments)
             except Exception as error:  # as above
                 self._drop(name, "stopped", error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

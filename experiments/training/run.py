@@ -116,7 +116,10 @@ def _take(
 def _sealed(run_dir: RunDir) -> dict[str, Any] | None:
     """The sealed record, in its final form; None without one."""
     run_dir.finish()
-    return read_result(run_dir.result) if run_dir.state() in ("finished", "diverged") else None
+    try:
+        return read_result(run_dir.result)
+    except ValueError:  # none, or a damaged one, which `start` sets aside
+        return None
 
 
 def _repeat(sealed: dict[str, Any], run_dir: RunDir, ranks: Ranks) -> dict[str, Any]:

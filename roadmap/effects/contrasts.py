@@ -129,7 +129,7 @@ def second_differences(sets: Iterable[Set]) -> list[SecondDifference]:
     found = []
     for full in known:
         for first, second in combinations(full, 2):
-            left = [tuple(p for p in full if p not in out) for out in ((first,), (second,), (first, second))]
+            left = [subsets.complement(out, full) for out in ((first,), (second,), (first, second))]
             if known.issuperset(left):
                 terms = ((full, 1), (left[0], -1), (left[1], -1), (left[2], 1))
                 found.append(SecondDifference(first, second, left[2], terms))

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from roadmap.effects.noise import Array
-from roadmap.effects.subsets import Set, all_subsets
-from roadmap.effects.surrogate import Space, shapley_values
+from roadmap.effects.subsets import Set, all_subsets, complement
+from roadmap.effects.surrogate import Space, first_of_largest, shapley_values
 from roadmap.errors import DesignError
 
 POOL = 128  # pairs that are drawn for each place
@@ -38,7 +38,7 @@ def paired_sets(players: Sequence[str], count: int, seed: int = 0) -> list[Set]:
         if not drawn:  # nearly all of a small game is chosen: what is left, in its order
             drawn = [one for one in all_subsets(players) if one not in set(sets)]
         best = chooser.take(drawn)
-        sets += [best, tuple(name for name in players if name not in best)]
+        sets += [best, complement(best, players)]
     return sets[:count]
 
 
@@ -87,7 +87,7 @@ class _Chooser:
         unknown = self.question.weights @ self._kernel(self.question.points, points)
         unknown -= self.across @ self.inverse @ seen.T
         gain = (unknown**2).sum(axis=0) / left
-        best = int(np.flatnonzero(gain >= gain.max() * (1 - 1e-9))[0])  # not by the rounding of equals
+        best = first_of_largest(gain)
         self.points = np.concatenate([self.points, points[best : best + 1]])
         self._solve()
         return drawn[best]

@@ -7,8 +7,8 @@ import numpy as np
 
 from roadmap.effects.noise import quantile
 from roadmap.effects.paired import drawn_sets
-from roadmap.effects.subsets import Set, all_subsets
-from roadmap.effects.surrogate import Question, Surrogate
+from roadmap.effects.subsets import Set, all_subsets, complement
+from roadmap.effects.surrogate import Question, Surrogate, first_of_largest
 
 ALL_OF = 10  # players of which every set is a candidate
 
@@ -19,7 +19,7 @@ def candidates(players: Set, seed: int = 0) -> list[Set]:
         return all_subsets(players)
     drawn = [one for place in range(4) for one in drawn_sets(players, seed, place)]
     small = [one for size in (0, 1) for one in combinations(players, size)]
-    both = [half for one in (*small, *drawn) for half in (one, tuple(p for p in players if p not in one))]
+    both = [half for one in (*small, *drawn) for half in (one, complement(one, players))]
     return list(dict.fromkeys(both))
 
 
@@ -49,7 +49,7 @@ def propose(model: Surrogate, question: Question, among: Sequence[Set], count: i
         unknown = question.weights @ model.covariance(logs, question.points, rows) - across @ inverse @ seen
         gain = (unknown**2).sum(axis=0) / (prior - np.einsum("ji,jk,ki->i", seen, inverse, seen))
         gain[chosen] = -1
-        best = int(np.flatnonzero(gain >= gain.max() * (1 - 1e-9))[0])  # not by the rounding of equals
+        best = first_of_largest(gain)
         chosen.append(best)
         points = np.concatenate([points, rows[best : best + 1]])
         inside = np.block([[inside, seen[:, best : best + 1]], [seen[:, best], prior[best]]])

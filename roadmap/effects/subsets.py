@@ -52,6 +52,12 @@ def all_subsets(players: Sequence[str]) -> list[Set]:
     return [one for size in range(len(players) + 1) for one in combinations(players, size)]
 
 
+def complement(one: Iterable[str], players: Iterable[str]) -> Set:
+    """The players that a set lacks, in their order."""
+    inside = set(one)
+    return tuple(player for player in players if player not in inside)
+
+
 def factorial_words(players: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Each player's column of the factorial as a product of base columns, e.g. (0, 2, 3).
 

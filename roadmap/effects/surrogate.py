@@ -188,6 +188,11 @@ class Answer:
         return ends[0], ends[1]
 
 
+def first_of_largest(gains: Array) -> int:
+    """The place of the largest gain, of equal ones the first: which that is must not hang on their rounding."""
+    return int(np.flatnonzero(gains >= gains.max() * (1 - 1e-9))[0])
+
+
 class Surrogate:
     """The Gaussian process, given the values of some sets.
 

@@ -30,7 +30,7 @@ def test_a_key_that_came_later_splits_no_ladder(monkeypatch: pytest.MonkeyPatch,
     younger = dataclasses.make_dataclass(
         "Younger", [("fresh", float, later(1.0, before=0.0))], bases=(cls,), frozen=True
     )
-    monkeypatch.setitem(records._SECTIONS, section, younger)
+    monkeypatch.setitem(records.RECORDED, section, younger)
     records._before.cache_clear()
     old = factory.record("kernel_7")
     values = {key: old[section] | {"fresh": value} for key, value in (("same", 0.0), ("other", 1.0))}

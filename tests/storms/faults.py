@@ -73,12 +73,9 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
             raise RuntimeError(f"the undisturbed run failed: {whole.text()}")
         points, expected = int(counter.read_text()), fleet.outcome(runs_dir)
     results = fleet.every(partial(trial, seed=seed, points=points, expected=expected), count, jobs, "faults")
-    failures = [problem for problem in results if problem]
-    return {
-        "passed": len(results) - len(failures),
-        "total": len(results),
-        "what": f"disk full, I/O error, read-only at {min(len(results), points)} of {points} disk calls: one line, exit"
+    return fleet.figures(
+        results,
+        f"disk full, I/O error, read-only at {min(len(results), points)} of {points} disk calls: one line, exit"
         f" code {StorageError.exit_code}, checkpoint intact, the same command finishes identically",
-        "points": points,
-        "failures": fleet.listed(failures),
-    }
+        points=points,
+    )

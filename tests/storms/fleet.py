@@ -228,6 +228,13 @@ def make_images(folder: Path, train: int = 48, val: int = 16, classes: int = 4, 
             Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
+def figures(results: Sequence[str | None], what: str, **more: Any) -> dict[str, Any]:
+    """What a suite reports of its trials, each of which gave what was wrong with it, or None."""
+    failures = [problem for problem in results if problem]
+    counts = {"passed": len(results) - len(failures), "total": len(results), "what": what}
+    return counts | more | {"failures": listed(failures)}
+
+
 def listed(items: Iterable[str], limit: int = 20) -> list[str]:
     """The first few of many lines."""
     return list(items)[:limit]

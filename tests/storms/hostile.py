@@ -179,12 +179,9 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
         usual = prepare_template(Path(name) / "template")
         trials = partial(trial, seed=seed, template=Path(name) / "template", usual=usual)
         results = fleet.every(trials, count, jobs, "hostile")
-    failures = [problem for problem in results if problem]
-    return {
-        "passed": len(results) - len(failures),
-        "total": len(results),
-        "what": "hostile checkpoints, records, images, archives and folders"
+    return fleet.figures(
+        results,
+        "hostile checkpoints, records, images, archives and folders"
         f" ({min(len(results), len(KINDS))} kinds): nothing executed, nothing written outside, memory and time bounded,"
         " at most one line of error",
-        "failures": fleet.listed(failures),
-    }
+    )

@@ -187,11 +187,8 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
         with redirect_stdout(io.StringIO()):  # imports and caches what the forked trials need
             look(template, Path(name) / "home" / "out")
         results = fleet.every(partial(trial, seed=seed, template=template), count, jobs, "records")
-    failures = [problem for problem in results if problem]
-    return {
-        "passed": len(results) - len(failures),
-        "total": len(results),
-        "what": f"records, metrics, configs, studies, folder names ({len(KINDS)} kinds) and overrides that nobody"
+    return fleet.figures(
+        results,
+        f"records, metrics, configs, studies, folder names ({len(KINDS)} kinds) and overrides that nobody"
         " wrote: status and analysis show all other runs, one line each, nothing written outside, all text escaped",
-        "failures": fleet.listed(failures),
-    }
+    )

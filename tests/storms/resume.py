@@ -145,11 +145,8 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
         chosen = RESUMED[: max(1, min(count, len(RESUMED)))]
         references = [reference_of(variant, Path(name) / variant.name) for variant in chosen]
         results = fleet.every(partial(trial, references=references), count, jobs, "resume")
-    failures = [problem for problem in results if problem]
-    return {
-        "passed": len(results) - len(failures),
-        "total": len(results),
-        "what": f"resumed after {min(STEPS, len(results) // len(chosen))} of {STEPS} steps of {len(chosen)} runs with"
+    return fleet.figures(
+        results,
+        f"resumed after {min(STEPS, len(results) // len(chosen))} of {STEPS} steps of {len(chosen)} runs with"
         " accumulation, mixup, cutmix, RandAugment, erasing, stochastic depth, EMA, clipping, loss scaler: identical",
-        "failures": fleet.listed(failures),
-    }
+    )

@@ -238,12 +238,9 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
     references = {ranks: undisturbed(ranks) for ranks in (1, 2)}
     jobs = max(1, jobs // 2)  # half of the runs have two processes
     results = fleet.every(partial(trial, seed=seed, references=references), count, jobs, "signals")
-    failures = [problem for problem in results if problem]
-    return {
-        "passed": len(results) - len(failures),
-        "total": len(results),
-        "what": f"signals from import to seal ({len(PHASES)} phases, and random moments), 1 and 2 ranks: one stop step,"
+    return fleet.figures(
+        results,
+        f"signals from import to seal ({len(PHASES)} phases, and random moments), 1 and 2 ranks: one stop step,"
         f" at most one step lost, exit code {InterruptedRun.exit_code} within {LONGEST_EXIT:.0f} s or done, identical"
         " after resuming",
-        "failures": fleet.listed(failures),
-    }
+    )

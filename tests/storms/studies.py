@@ -241,11 +241,8 @@ def run(count: int, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
         }
         trials = partial(trial, seed=seed, references=references, images=images)
         results = fleet.every(trials, count, jobs, "studies")
-    failures = [problem for problem in results if problem]
-    return {
-        "passed": len(results) - len(failures),
-        "total": len(results),
-        "what": f"studies that a full disk, little memory, a missing package, a killed data worker, a kill -9 or a lost"
+    return fleet.figures(
+        results,
+        f"studies that a full disk, little memory, a missing package, a killed data worker, a kill -9 or a lost"
         f" rank ({len(references)} kinds) spoils: recorded as such, and the same command finishes identically",
-        "failures": fleet.listed(failures),
-    }
+    )

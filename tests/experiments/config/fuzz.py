@@ -20,7 +20,7 @@ from experiments.config.fields import (
 from experiments.config.settings import Settings
 from experiments.config.techniques import TECHNIQUES
 from roadmap.files import CONF
-from roadmap.steps import CHANGES, STEPS
+from roadmap.steps import CHANGES, END, STEPS
 
 DESIGN = {
     "depths": ["[1,1,1,1]", "[2,1,3,1]", "[1,2]", "[0,1,1,1]"],
@@ -49,7 +49,7 @@ DESIGN = {
 TOP = {
     "+step": [step.name for step in STEPS] + ["kernel_6"],
     "add": [f"[{name}]" for name in CHANGES] + ["[nothing]"],
-    "drop": [f"[{name}]" for name in CHANGES] + ["[]"],
+    "drop": [f"[{name}]" for name in END.changes] + ["[]", "[kernel_6]"],
     "recipe.without": [f"[{name}]" for name in TECHNIQUES] + ["[]"],
     "match_gmacs": ["null", "0.5", "4.5", "-2"],
     "precision": ["auto", "fp32", "bf16", "fp64"],
@@ -61,6 +61,7 @@ TOP = {
     # sizes that are often possible together
     "batch.size": ["64", "128", "256", "512", "100"],
     "batch.micro": ["8", "16", "32", "64", "60"],
+    "recipe.lr_batch": ["64", "64", "64", "0"],  # of the demo overlay: scaling from another needs recipe.lr
     "recipe.warmup_epochs": ["0", "1", "2.5", "-1"],
     "recipe.epochs": ["1", "2", "3", "12", "0"],
     "recipe.min_lr": ["0", "1e-6", "1e-5", "-1"],
@@ -110,7 +111,7 @@ def _values(rule: Any, kind: Any) -> list[str]:
     if isinstance(rule, Each):
         return ["[0.2,0.9]", "[0.5,0.99]", "[0.5]"]
     if isinstance(rule, Options):
-        return ["{}", "{eps:0.001}", "{caution:true,eps:0.002}", "{nesterov:true}", "{momentum:0.5}"]
+        return ["{}", "{eps:0.001}", "{caution:true,eps:0.002}", "{caution:true}", "{momentum:0.5}"]
     if isinstance(rule, Range):
         return _numbers(rule, kind is int)
     if kind is bool:

@@ -29,3 +29,6 @@ def test_proposals_follow_from_what_finished_and_stay(call: Callable[..., Outcom
     code, told = call(*NEXT, "study.params.round=2", "study.params.question=gelu")
     assert code == 0 and "2 runs, 2 to do" in told
     assert len(list((tmp_path / "runs" / "studies").glob("next-*.json"))) == 2
+    whole = launch.finished_runs(["seed=0", *SMALL, f"runs_dir={tmp_path / 'runs'}"], DEFAULT)
+    next((tmp_path / "runs").glob("*/result.json")).write_text("{}")  # a damaged record is left out
+    assert len(launch.finished_runs(["seed=0", *SMALL, f"runs_dir={tmp_path / 'runs'}"], DEFAULT)) == len(whole) - 1
