@@ -209,6 +209,7 @@ def test_a_class_without_a_readable_image_stops_the_run(tmp_path, workers):
     source = source_for(replace(data, damaged_share=0.5), batch=SMALL, workers=workers)
     with pytest.raises(DataError, match="all unreadable") as caught:
         batches(source, range(3))
+    source.close()
     assert "\n" not in str(caught.value)
 
 
