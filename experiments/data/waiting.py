@@ -13,6 +13,7 @@ import torch
 
 from experiments.errors import ResourceError, StoppedWaiting
 from experiments.runtime.signals import stop_requested
+from roadmap.errors import first_line
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 5.0  # that a run which is asked to stop waits for a batch, in order to stop after a whole step
@@ -61,8 +62,8 @@ class Delivery:
             if isinstance(error, OSError | EOFError):  # what a worker's own work raises comes as an item
                 self._abandon()
                 raise ResourceError(
-                    f"the connection to a data worker broke ({error or type(error).__name__}), often because memory ran"
-                    " out and the system killed it; fewer workers take less and are the same run"
+                    f"a DataLoader worker is gone: the connection to a data worker broke ({first_line(error)}), often"
+                    " because memory ran out and the system killed it; fewer workers take less and are the same run"
                 )
             if error is not None:
                 raise error
